@@ -1,0 +1,26 @@
+# Two commands from a bare clone: make demo, make test. Both build .venv first, once; later calls start at once.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lab clean
+demo: $(STAMP)
+	$(BIN)/m2kd-lite demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest tests
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# runs/ and data/ are yours and stay; so does the cache of decoded data sets, which later installs use again.
+clean:
+	rm -rf .venv build .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
+
+# The stamp is written last: an install that was cut off is begun again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@

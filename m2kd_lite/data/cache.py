@@ -1,0 +1,43 @@
+"""One file a decoded data set, in the user's cache folder, keyed by what it was made from."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from m2kd_lite import storage
+from m2kd_lite.data.images import ImageSet
+from m2kd_lite.errors import BadInput, DamagedFile
+from m2kd_lite.events import OnEvent
+
+
+def folder() -> Path:
+    """The cache: $M2KD_LITE_CACHE, or the platform's own place for caches."""
+    return Path(os.environ.get("M2KD_LITE_CACHE") or platformdirs.user_cache_dir("m2kd-lite", appauthor=False))
+
+
+def cached(name: str, key: str, make: Callable[[], ImageSet], on_event: OnEvent) -> ImageSet:
+    """Read `name-key` from the cache; otherwise make it and keep it. A damaged file is made again, and said.
+
+    A cache that cannot be written is no reason to fail: the images are in memory, and a notice says so.
+    """
+    path = folder() / f"{name}-{key[:32]}.safetensors"
+    if path.exists():
+        try:
+            tensors, notes = storage.load_tensors(path)
+            if notes["key"] != key:
+                raise DamagedFile(f"{path}: made from something else")
+            # The digest of tensors and notes has just been checked, so the set's own need not be computed again.
+            return ImageSet(name, tuple(notes["class_names"]), **tensors, left_out=tuple(notes["left_out"]),
+                            sha256=notes["data_sha256"])
+        except (DamagedFile, KeyError, TypeError) as error:
+            on_event({"event": "notice", "text": f"{error}; making it again"})
+    images = make()
+    try:
+        storage.save_tensors(path, images.tensors(), {
+            "key": key, "class_names": images.class_names, "left_out": images.left_out, "data_sha256": images.sha256})
+    except BadInput as error:
+        on_event({"event": "notice", "text": f"{error}; going on without a cache"})
+    return images

@@ -1,0 +1,50 @@
+"""The two data sets that need no network: drawn glyphs, and scikit-learn's real handwriting."""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from m2kd_lite.data.cache import cached
+from m2kd_lite.data.images import ImageSet
+from m2kd_lite.events import OnEvent
+
+DIGITS_TRAIN_SHARE = 0.75
+
+
+def glyphs(on_event: OnEvent) -> ImageSet:
+    """The drawn characters; drawn again whenever the generator's source or Pillow changes."""
+    from m2kd_lite.data import glyphs as generator
+
+    def draw() -> ImageSet:
+        def advance(done, total):
+            on_event({"event": "progress", "what": "drawing glyphs", "done": done, "total": total})
+        arrays = generator.draw(advance)
+        return ImageSet("glyphs", tuple(generator.class_names()),
+                        **{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    import PIL
+    made_from = Path(generator.__file__).read_bytes() + PIL.__version__.encode()
+    images = cached("glyphs", hashlib.sha256(made_from).hexdigest(), draw, on_event)
+    if images.sha256 != generator.EXPECTED_SHA256:
+        on_event({"event": "notice", "text":
+                  f"glyphs: drawn with SHA-256 {images.sha256[:12]}, expected {generator.EXPECTED_SHA256[:12]}: this "
+                  "machine's fonts or Pillow draw differently, so figures will differ slightly from the published ones"})
+    return images
+
+
+def digits() -> ImageSet:
+    """scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 32x32; the last quarter of each class is the test."""
+    from sklearn.datasets import load_digits
+    bunch = load_digits()
+    grey = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)         # (N, 1, 8, 8), 0-16 in the file
+    images = torch.nn.functional.interpolate(grey, size=32, mode="bilinear").round().clamp(0, 255).to(torch.uint8)
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    train = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(10):
+        rows = (labels == label).nonzero().squeeze(1)
+        train[rows[:round(len(rows) * DIGITS_TRAIN_SHARE)]] = True
+    return ImageSet("digits", tuple(str(label) for label in range(10)),
+                    images[train], labels[train], images[~train], labels[~train])

@@ -1,0 +1,80 @@
+"""What is measured after each incremental step, and what a whole run amounts to.
+
+Accuracies are percentages, as in the paper. Called by `train.py`; the notebooks rebuild these by hand.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+BATCH = 500
+
+
+@torch.no_grad()
+def predict(net: nn.Module, images: Tensor, top: int = 5) -> Tensor:
+    """The `top` likeliest classes of each image by the main head, best first.
+
+    Parameters
+    ----------
+    net : in eval mode.
+    images : (N, C, H, W) uint8.
+
+    Returns
+    -------
+    (N, min(top, classes)) int64. "At inference, we directly choose the maximum among the output logits" (section 3.1).
+    """
+    best = []
+    for start in range(0, len(images), BATCH):
+        logits, _ = net(images[start:start + BATCH])
+        best.append(logits.topk(min(top, logits.shape[1]), dim=1).indices)
+    return torch.cat(best)
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(classes, classes) int64 counts: rows are the true class, columns the predicted one."""
+    return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+
+
+def step_results(best: Tensor, labels: Tensor, columns: Sequence[range]) -> dict:
+    """Accuracies in per cent after a step: over all seen classes, and over each step's own classes.
+
+    Parameters
+    ----------
+    best : (N, <= 5) int64, the likeliest classes of each test image of the seen classes.
+    labels : (N,) int64.
+    columns : the class columns of steps 1..k.
+    """
+    classes = columns[-1].stop
+    hits = best == labels[:, None]
+    top1 = hits[:, 0].double()
+    by_step = [100 * top1[(labels >= own.start) & (labels < own.stop)].mean().item() for own in columns]
+    return {
+        "classes_seen": classes,
+        "top1": 100 * top1.mean().item(),
+        "top5": 100 * hits.any(1).double().mean().item(),
+        "accuracy_by_step": by_step,
+        "confusion": confusion_matrix(labels, best[:, 0], classes).tolist(),
+    }
+
+
+def average_incremental_accuracy(top1: Sequence[float]) -> float:
+    """The mean over steps of the accuracy on all classes seen by then (iCaRL, section 4)."""
+    return sum(top1) / len(top1)
+
+
+def forgetting(accuracy_by_step: Sequence[Sequence[float]]) -> float:
+    """How far each earlier step's classes have fallen from their best, on average (Chaudhry et al. 2018, Eq. 3).
+
+    Parameters
+    ----------
+    accuracy_by_step : row k holds the accuracy on the classes of steps 1..k after step k, in per cent.
+
+    Returns
+    -------
+    percentage points; 0 for a single step.
+    """
+    last = accuracy_by_step[-1]
+    falls = [max(row[j] for row in accuracy_by_step[j:-1]) - last[j] for j in range(len(last) - 1)]
+    return sum(falls) / len(falls) if falls else 0.0

@@ -1,0 +1,113 @@
+"""What the notebooks need around the library: parameters checked, figures shown, and a notebook run as a batch."""
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite.events import OnEvent, ignore
+
+FULL_RUN = Path("notebooks") / "06_full_run.ipynb"
+EXTRA = ("out",)            # a parameter of the notebook that is no setting of the run
+
+
+def project_root() -> Path:
+    """The nearest folder, from here upwards, that holds this project's notebooks; else the current folder."""
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / FULL_RUN).is_file():
+            return folder
+    return here
+
+
+def run_config(namespace: Mapping[str, Any], before: set[str]) -> RunConfig:
+    """The configuration that a notebook's parameters name.
+
+    Parameters
+    ----------
+    namespace : the notebook's `globals()`.
+    before : the names that were there before the parameters cell; what is new and no setting is an error, for
+        papermill only warns of it.
+
+    Raises
+    ------
+    BadInput : an unknown parameter, or a value that is not allowed.
+    """
+    new = {name for name in namespace if name not in before and not name.startswith("_")}
+    unknown = sorted(new - RunConfig.model_fields.keys() - set(EXTRA) - {"before"})
+    return RunConfig.make({name: namespace[name] for name in unknown[:1] + sorted(new & RunConfig.model_fields.keys())})
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a notebook's run goes if nothing is said: named by its settings, so the same settings find the same run."""
+    digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    name = f"{config.method}-{config.dataset}-{config.class_batch}-seed{config.seed}-{digest[:8]}"
+    return project_root() / "runs" / name
+
+
+def show(figure):
+    """A figure as a picture with its alternative text, for the last line of a cell."""
+    from IPython.display import Image
+
+    from m2kd_lite.plots import png
+    return Image(png(figure), alt=figure.alt_text, format="png")
+
+
+def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = ignore) -> None:
+    """Run the full-run notebook with papermill, into `target`, which appears only when it is whole.
+
+    Parameters
+    ----------
+    config : the run.
+    out : its run folder.
+    target : the executed notebook.
+    on_event : receives the notebook's own lines as notices.
+
+    Raises
+    ------
+    BadInput : the notebook is not there.
+    M2KDError : a cell failed; the notebook with its traceback is kept beside `target`.
+    """
+    import papermill
+    source = project_root() / FULL_RUN
+    if not source.is_file():
+        raise BadInput(f"{source}: not there; run this from a clone of the project")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".running.ipynb")
+    parameters = config.model_dump(mode="json") | {"out": str(out)}
+    lines = _Lines(on_event)
+    log = logging.getLogger("papermill")
+    kept = log.level, log.propagate
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        papermill.execute_notebook(source, unfinished, parameters, kernel_name="python3", log_output=True,
+                                   progress_bar=False, cwd=source.parent)
+    except papermill.PapermillExecutionError as error:
+        failed = target.with_suffix(".failed.ipynb")
+        os.replace(unfinished, failed)
+        raise M2KDError(f"{failed}: {error.ename}: {error.evalue}") from None
+    finally:
+        log.removeHandler(lines)
+        log.level, log.propagate = kept
+    os.replace(unfinished, target)
+
+
+class _Lines(logging.Handler):
+    """Hands on what the notebook prints; papermill's own chatter stays behind."""
+
+    def __init__(self, on_event: OnEvent):
+        super().__init__()
+        self.hand_on = on_event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().strip()
+        if text.startswith(("step ", "run ", "glyphs", "drawing")):
+            self.hand_on({"event": "notice", "text": text})

@@ -1,0 +1,154 @@
+"""Figures: each returns a `Figure` that carries a text alternative; nothing here shows or saves.
+
+One helper, `new_figure`, sets the style and demands the alternative text. Colours are Okabe & Ito's, which stay apart
+for colour-blind readers; every line also has its own dash and mark. Used by the report and the notebooks.
+"""
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+COMPONENTS = ("weights", "mask", "batch_norm", "heads", "exemplars")
+
+
+def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int = 1):
+    """A figure and its axes.
+
+    Parameters
+    ----------
+    alt : what the figure shows, in a sentence or two, for those who cannot see it.
+    width, height : inches.
+    columns : axes side by side; with 1 the axes come alone, otherwise as a list.
+
+    Raises
+    ------
+    ValueError : no alternative text.
+    """
+    if len(alt.split()) < 4:
+        raise ValueError("a figure needs an alternative text that says what it shows")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.alt_text = alt
+    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=10)
+    return figure, axes[0] if columns == 1 else axes
+
+
+def accuracy_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], title: str) -> Figure:
+    """Accuracy on all seen classes after each step (the paper's Figure 4).
+
+    Parameters
+    ----------
+    curves : name to (classes seen, top-1 in per cent), one entry a step.
+    """
+    ends = "; ".join(f"{name} ends at {top1[-1]:.1f} %" for name, (_, top1) in curves.items())
+    figure, axis = new_figure(f"Line chart of top-1 accuracy against the number of classes seen. {ends}.")
+    for i, (name, (classes, top1)) in enumerate(curves.items()):
+        axis.plot(classes, top1, color=COLOURS[i % 7], linestyle=DASHES[i % 7], marker=MARKS[i % 7], label=name, lw=2)
+    axis.set(xlabel="classes seen", ylabel="top-1 accuracy on all of them (%)", ylim=(0, 100))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(axis="y", alpha=0.25)
+    axis.set_title(title, loc="left", fontsize=12)
+    axis.legend(frameon=False)
+    return figure
+
+
+def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], class_batch: int, title: str) -> Figure:
+    """Confusion matrices side by side, as in the paper's Figure 1: rows true classes, columns predictions.
+
+    Parameters
+    ----------
+    confusions : name to (classes, classes) counts, in class order.
+    class_batch : draws a line between incremental steps.
+    """
+    shares = {name: _recent_share(np.asarray(counts), class_batch) for name, counts in confusions.items()}
+    told = "; ".join(f"{name} puts {share:.0f} % of old images into the last step's classes" for name, share in shares.items())
+    count = len(confusions)
+    figure, axes = new_figure(f"Confusion matrices in class order, true classes down, predicted classes across: {told}.",
+                              width=0.6 + 3.6 * count, height=4.3, columns=count)
+    for axis, (name, counts) in zip(axes if count > 1 else [axes], confusions.items(), strict=True):
+        counts = np.asarray(counts, dtype=float)
+        share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+        # The root brings out the few: most cells hold under ten per cent of a row.
+        edges = list(range(0, len(counts), class_batch))
+        sns.heatmap(np.sqrt(share), ax=axis, cmap="viridis", vmin=0, vmax=10, square=True, cbar=False, rasterized=True)
+        for edge in edges[1:]:
+            axis.axhline(edge, color="white", lw=0.6, alpha=0.7)
+            axis.axvline(edge, color="white", lw=0.6, alpha=0.7)
+        axis.set(title=name, xlabel="predicted class", xticks=edges, yticks=edges, xticklabels=edges, yticklabels=edges)
+    (axes[0] if count > 1 else axes).set_ylabel("true class, in order of arrival")
+    picture = (axes[0] if count > 1 else axes).collections[0]
+    bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 10**0.5, 50**0.5, 10])
+    bar.ax.set_yticklabels(["0", "10", "50", "100"])
+    bar.set_label("% of the row's images")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def accuracy_by_step(runs: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Bars: accuracy on each step's own classes after the last step, one group a step."""
+    told = "; ".join(f"{name} {values[0]:.0f} % on the first step's classes and {values[-1]:.0f} % on the last's"
+                     for name, values in runs.items())
+    figure, axis = new_figure(f"Bar chart of the final accuracy on each step's own classes: {told}.")
+    steps = np.arange(1, max(map(len, runs.values())) + 1)
+    width = 0.8 / len(runs)
+    for i, (name, values) in enumerate(runs.items()):
+        place = steps[:len(values)] + (i - (len(runs) - 1) / 2) * width
+        axis.bar(place, values, width * 0.95, color=COLOURS[i % 7], label=name, hatch=("", "//", "..", "xx", "\\\\")[i % 5],
+                 edgecolor="white", linewidth=0.5)
+    axis.set(xlabel="classes of step", ylabel="accuracy after the last step (%)", xticks=steps, ylim=(0, 100))
+    axis.grid(axis="y", alpha=0.25)
+    axis.set_title(title, loc="left", fontsize=12)
+    axis.legend(frameon=False)
+    return figure
+
+
+def byte_ledger(per_step: Sequence[Mapping[str, int]], title: str) -> Figure:
+    """Stacked bars: what a method carries from each step to the next, in megabytes (10^6 bytes) by component."""
+    last = per_step[-1]
+    told = ", ".join(f"{name.replace('_', ' ')} {last[name] / 1e6:.2f} MB" for name in COMPONENTS if last[name])
+    figure, axis = new_figure(f"Stacked bars of the bytes carried after each step. After the last: {told}.")
+    steps = [entry["step"] for entry in per_step]
+    bottom = np.zeros(len(steps))
+    for i, name in enumerate(COMPONENTS):
+        values = np.array([entry[name] for entry in per_step]) / 1e6
+        if values.any():
+            axis.bar(steps, values, bottom=bottom, color=COLOURS[i], label=name.replace("_", " "), width=0.7,
+                     hatch=("", "//", "..", "xx", "\\\\")[i], edgecolor="white", linewidth=0.5)
+            bottom += values
+    axis.set(xlabel="after step", ylabel="bytes carried to the next step (MB)", xticks=steps)
+    axis.set_ylim(0, bottom.max() * 1.25)
+    axis.set_title(title, loc="left", fontsize=12)
+    axis.legend(frameon=False, ncols=3, loc="upper left", fontsize=9)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG, its alternative text in the file's description."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Description": figure.alt_text})
+    return buffer.getvalue()
+
+
+def html_image(figure: Figure) -> str:
+    """The figure as a self-contained HTML image with its alternative text."""
+    from html import escape
+    data = base64.b64encode(png(figure)).decode()
+    return f'<img alt="{escape(figure.alt_text, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def _recent_share(counts: np.ndarray, class_batch: int) -> float:
+    """Of the images of earlier steps' classes, the percentage that is taken for the last step's."""
+    first = ((len(counts) - 1) // class_batch) * class_batch
+    old = counts[:first]
+    return 100 * old[:, first:].sum() / max(1, old.sum())

@@ -1,0 +1,84 @@
+"""Finished runs side by side, as one self-contained HTML page: curves, confusion matrices, forgetting, bytes."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from m2kd_lite import plots, storage
+from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput
+from m2kd_lite.methods import METHODS
+from m2kd_lite.rundir import FinishedRun, read_run
+
+_NAMING = ("dataset", "class_batch", "profile", "seed", "pruning_ratio")    # told apart by these first
+_NOT_NAMING = ("method", "data_root", "device")
+
+
+def write_report(folders: Sequence[Path], out: Path) -> None:
+    """Read finished runs and write the page.
+
+    Parameters
+    ----------
+    folders : run folders, in the order in which they are shown.
+    out : an .html file; replaced if it exists, for a report can always be made again.
+
+    Raises
+    ------
+    BadInput : a folder is no finished run, or is named twice; or `out` cannot be written.
+    """
+    paths = [Path(folder).resolve() for folder in folders]
+    twice = [path for path in paths if paths.count(path) > 1]
+    if twice:
+        raise BadInput(f"{twice[0]}: named twice")
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"--out {out}: not allowed; give a file that ends in .html")
+    storage.write_bytes(Path(out), render([read_run(path) for path in paths]).encode())
+
+
+def render(runs: Sequence[FinishedRun]) -> str:
+    """The page as text."""
+    names = labels([run.config for run in runs])
+    by_name = dict(zip(names, runs, strict=True))
+    batches = {run.config.class_batch for run in runs}
+    figures = [
+        plots.accuracy_curves({name: ([step["classes_seen"] for step in run.metrics["steps"]],
+                                      [step["top1"] for step in run.metrics["steps"]]) for name, run in by_name.items()},
+                              "Accuracy falls as classes arrive"),
+        plots.accuracy_by_step({name: run.metrics["steps"][-1]["accuracy_by_step"] for name, run in by_name.items()},
+                               "What is left of each step's classes at the end"),
+    ]
+    for batch in sorted(batches):       # matrices of unlike class batches have their lines in different places
+        confusions = {name: run.metrics["steps"][-1]["confusion"] for name, run in by_name.items()
+                      if run.config.class_batch == batch}
+        figures += [plots.confusion_matrices(dict(part), batch, "Where the images of each class go, after the last step")
+                    for part in _chunks(list(confusions.items()), 3)]
+    figures += [plots.byte_ledger(run.metrics["bytes"]["per_step"], f"What {name} carries from step to step")
+                for name, run in by_name.items()]
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("m2kd_lite"), autoescape=True,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html.j2").render(
+        runs=by_name, figures=[plots.html_image(figure) for figure in figures], alts=[f.alt_text for f in figures],
+        components=plots.COMPONENTS, settings=_settings(by_name))
+
+
+def labels(configs: Sequence[RunConfig]) -> list[str]:
+    """A short distinct name for each run: its method, and what else it differs in from runs of that method."""
+    out = []
+    fields = [*_NAMING, *(name for name in RunConfig.model_fields if name not in _NAMING + _NOT_NAMING)]
+    for config in configs:
+        same_method = [other for other in configs if other.method == config.method]
+        differing = [f"{name.replace('_', ' ')} {getattr(config, name)}" for name in fields
+                     if len({str(getattr(other, name)) for other in same_method}) > 1]
+        name = ", ".join([METHODS[config.method].title, *differing[:3]])
+        out.append(name if name not in out else f"{name} ({len(out) + 1})")
+    return out
+
+
+def _settings(runs: dict[str, FinishedRun]) -> list[tuple[str, list[str]]]:
+    return [(name, [str(getattr(run.config, name)) for run in runs.values()]) for name in RunConfig.model_fields]
+
+
+def _chunks(items: list, size: int) -> list[list]:
+    return [items[i:i + size] for i in range(0, len(items), size)]

@@ -1,0 +1,137 @@
+"""A run's folder: what is in it, who may write, and the checkpoint that lets a run go on.
+
+    config.json  metrics.json  events.jsonl  snapshots.safetensors  checkpoint/ (while unfinished)
+
+The checkpoint is one file of tensors and JSON notes, kept in two generations: a torn newer one is named, and the older
+one is read. Used by `train.py` alone; readers of finished runs use `read_run`.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from m2kd_lite import storage
+from m2kd_lite.config import RunConfig, option
+from m2kd_lite.errors import BadInput, DamagedFile
+from m2kd_lite.events import OnEvent
+
+
+class RunFolder:
+    """One run's folder, held by one writer at a time.
+
+    Use as a context manager. `config` is what the folder's run is or will be.
+
+    Raises
+    ------
+    BadInput : the folder holds something and `resume` is false; or another configuration; or another writer.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, resume: bool):
+        self.path, self.config = Path(path), config
+        existing = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if existing and not resume:
+            raise BadInput(f"--out {path}: exists already and is never overwritten; give another folder, or --resume")
+        if existing:
+            check_same(read_config(self.path), config)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise BadInput(f"--out {path}: another run is writing there; wait for it, or give another folder") from None
+        except OSError as error:
+            raise BadInput(f"--out {path}: cannot write there ({error.strerror or error})") from None
+        if not (self.path / "config.json").exists():
+            storage.save_json(self.path / "config.json", {"schema": 1, "config": config.model_dump(mode="json")})
+        self._generations = [self.path / "checkpoint" / f"state-{letter}.safetensors" for letter in "ab"]
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._lock.release()
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "metrics.json").exists()
+
+    def log(self, event: dict) -> None:
+        """Append one line to events.jsonl."""
+        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def save_checkpoint(self, tensors: dict, notes: dict) -> None:
+        """Overwrite the older of the two generations. `notes["serial"]` must rise from call to call."""
+        storage.save_tensors(self._generations[notes["serial"] % 2], tensors, notes)
+
+    def load_checkpoint(self, on_event: OnEvent) -> tuple[dict, dict] | None:
+        """The newest readable generation as (tensors, notes); None where the run had not got so far.
+
+        Raises
+        ------
+        DamagedFile : there are checkpoints, and none can be read.
+        """
+        found, damage = [], []
+        for path in self._generations:
+            if path.exists():
+                try:
+                    found.append(storage.load_tensors(path))
+                except DamagedFile as error:
+                    damage.append(str(error))
+        if not found:
+            if damage:
+                raise DamagedFile("; ".join(damage))
+            return None
+        for text in damage:
+            on_event({"event": "notice", "text": f"{text}; going on from the other generation"})
+        return max(found, key=lambda pair: pair[1]["serial"])
+
+    def finish(self, metrics: dict) -> None:
+        """Write metrics.json, which makes the run finished, then drop the checkpoint."""
+        storage.save_json(self.path / "metrics.json", metrics)
+        for path in self._generations:
+            path.unlink(missing_ok=True)
+        if self._generations[0].parent.is_dir() and not any(self._generations[0].parent.iterdir()):
+            self._generations[0].parent.rmdir()
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a finished run left, read and checked."""
+
+    path: Path
+    config: RunConfig
+    metrics: dict
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration of a run folder.
+
+    Raises
+    ------
+    BadInput : not a run folder.
+    DamagedFile : its config.json was altered.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise BadInput(f"{path}: not a run folder (it has no config.json)")
+    return RunConfig.make(storage.load_json(path / "config.json")["config"])
+
+
+def read_run(path: Path) -> FinishedRun:
+    """A finished run. Raises BadInput where the folder holds none, saying how to finish it."""
+    config = read_config(path)
+    if not (Path(path) / "metrics.json").is_file():
+        raise BadInput(f"{path}: this run is not finished; finish it with: m2kd-lite run --out {path} --resume")
+    return FinishedRun(Path(path), config, storage.load_json(Path(path) / "metrics.json"))
+
+
+def check_same(stored: RunConfig, asked: RunConfig) -> None:
+    """Raise BadInput, naming the first difference, unless both are the same run."""
+    for name in RunConfig.model_fields:
+        if getattr(stored, name) != getattr(asked, name):
+            raise BadInput(f"{option(name)} {getattr(asked, name)}: not allowed with --resume; this folder's run has "
+                           f"{getattr(stored, name)}")

@@ -1,0 +1,151 @@
+"""Files that are whole or absent: written aside, synced, renamed, and checked by a SHA-256 when read.
+
+Tensors travel as safetensors, everything else as JSON; nothing here, or anywhere in the package, unpickles. The digest
+covers names, types, shapes, bytes and notes, so a flipped bit anywhere in a file is noticed. Used by the data cache,
+the run folder and the snapshots.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m2kd_lite.errors import BadInput, DamagedFile
+
+_NOTES = "m2kd_lite"            # one metadata key only: safetensors writes several in no fixed order
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, or leave it as it was.
+
+    Raises
+    ------
+    BadInput : the folder cannot be written to, or the disk is full; the file that was there is untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, _file_mode())       # mkstemp makes private files; a shared folder's group should read ours
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise BadInput(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own SHA-256 under the key "sha256"."""
+    body = dict(content)
+    body["sha256"] = _json_digest(content)
+    write_bytes(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read what `save_json` wrote, without the digest.
+
+    Raises
+    ------
+    BadInput : no such file.
+    DamagedFile : not JSON, or the digest does not fit.
+    """
+    raw = _read(path)
+    try:
+        body = json.loads(raw)
+        stated = body.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise DamagedFile(f"{path}: not a file of ours, or torn ({type(error).__name__})") from None
+    if _json_digest(body) != stated:
+        raise DamagedFile(f"{path}: its content does not fit its SHA-256")
+    return body
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any], notes: Mapping[str, Any]) -> str:
+    """Write tensors (any device, any layout) and JSON notes; returns the SHA-256 of the content.
+
+    The same content gives the same bytes on disk.
+    """
+    import safetensors.torch
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(notes, sort_keys=True, allow_nan=False)
+    digest = tensors_digest(tensors, text)
+    metadata = {_NOTES: json.dumps({"notes": text, "sha256": digest}, sort_keys=True)}
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    return digest
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what `save_tensors` wrote: (tensors on the CPU, notes).
+
+    Raises
+    ------
+    BadInput : no such file.
+    DamagedFile : not safetensors, or the digest does not fit.
+    """
+    import safetensors.torch
+    raw = _read(path)
+    try:
+        header_size = int.from_bytes(raw[:8], "little")
+        stated = json.loads(json.loads(raw[8:8 + header_size])["__metadata__"][_NOTES])
+        tensors = safetensors.torch.load(raw)
+        text, digest = stated["notes"], stated["sha256"]
+        intact = tensors_digest(tensors, text) == digest
+        notes = json.loads(text)
+    except Exception as error:      # whatever a hostile or torn header provokes, it is the file's fault
+        raise DamagedFile(f"{path}: not a file of ours, or torn ({type(error).__name__})") from None
+    if not intact:
+        raise DamagedFile(f"{path}: its content does not fit its SHA-256")
+    return tensors, notes
+
+
+def tensors_digest(tensors: Mapping[str, Any], text: str = "") -> str:
+    """SHA-256 over the sorted names, types, shapes and bytes of CPU tensors, and a text."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(memoryview(tensor.reshape(-1).view(_uint8()).numpy()))
+    return digest.hexdigest()
+
+
+def _uint8():
+    import torch
+    return torch.uint8
+
+
+def _json_digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read: {error.strerror or error}") from None
+
+
+def _file_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":          # Windows has no handle on a folder to sync
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,79 @@
+"""Which teacher fills which columns: the difference between Eq. 1 and Eq. 2, and the target matrix they fill.
+
+Teachers are frozen, in eval mode, and the only augmentation is a horizontal flip (section 4.1), so a teacher's output
+for an image is one of two vectors. All of them are computed once, before a step is trained: `targets[flip, image,
+class]`. However many teachers there are, training then costs what fine-tuning costs. Called by `train.py`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+TeacherPlan = Callable[[Sequence[range]], list[tuple[int, range]]]
+BATCH = 256             # images a teacher sees at once; memory, not accuracy
+
+
+def no_teachers(columns: Sequence[range]) -> list[tuple[int, range]]:
+    """Fine-tuning: the old columns keep the label's zeros."""
+    return []
+
+
+def penultimate(columns: Sequence[range]) -> list[tuple[int, range]]:
+    """Eq. 1 (LwF-MC): the model of step P-1 fills the columns of all old classes.
+
+    Parameters
+    ----------
+    columns : the class columns of steps 1..P; P is the step about to be trained.
+
+    Returns
+    -------
+    pairs (step of the teacher, columns it fills).
+    """
+    if len(columns) == 1:
+        return []
+    return [(len(columns) - 1, range(0, columns[-2].stop))]
+
+
+def own_step(columns: Sequence[range]) -> list[tuple[int, range]]:
+    """Eq. 2 (multi-model): the columns of step j's classes come from the model of step j, for every j < P."""
+    return [(j, columns[j - 1]) for j in range(1, len(columns))]
+
+
+@torch.no_grad()
+def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Tensor,
+                  labels: Tensor, classes: int, on_batch: Callable[[int, int], None] = lambda done, total: None
+                  ) -> tuple[Tensor, Tensor]:
+    """Soft targets of both heads for every image and its mirror image.
+
+    Parameters
+    ----------
+    plan : pairs (step of the teacher, columns it fills).
+    teacher_of : gives the model of a step, in eval mode; called for one teacher at a time.
+    images : (N, C, H, W) uint8, on the device of the teachers.
+    labels : (N,) int64, positions in the class order.
+    classes : classes seen, the current ones included.
+    on_batch : called as ``on_batch(done, total)``.
+
+    Returns
+    -------
+    main, auxiliary : (2, N, classes) float32. Index 0 is the image as it is, 1 its mirror image. Both begin as the
+        one-hot labels; the teachers then overwrite the columns they own. A teacher without an auxiliary head leaves
+        that matrix one-hot.
+    """
+    main = nn.functional.one_hot(labels, classes).float().expand(2, -1, -1).clone()
+    auxiliary = main.clone()
+    starts = range(0, len(images), BATCH)
+    for number, (step, columns) in enumerate(plan):
+        teacher = teacher_of(step)
+        own = slice(columns.start, columns.stop)
+        for done, start in enumerate(starts, 1):
+            rows = slice(start, start + BATCH)
+            for flip, batch in enumerate((images[rows], images[rows].flip(3))):
+                logits, auxiliary_logits = teacher(batch)
+                main[flip, rows, own] = torch.sigmoid(logits[:, own])
+                if auxiliary_logits is not None:
+                    auxiliary[flip, rows, own] = torch.sigmoid(auxiliary_logits[:, own])
+            on_batch(number * len(starts) + done, len(plan) * len(starts))
+    return main, auxiliary

@@ -1,0 +1,367 @@
+"""The algorithm: one phase, one incremental step, one run.
+
+For each step: grow the heads; fill the target matrix from the teachers; train on the new classes; where the method
+prunes, keep the largest free weights, fine-tune them, and freeze them (section 3.3); remember the model; measure.
+What differs between methods is a row of `methods.py`. Called by the command line and the notebooks.
+"""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from m2kd_lite import data, losses, masks, metrics, seeds, snapshots, targets
+from m2kd_lite.config import RunConfig
+from m2kd_lite.data.stream import ClassStream
+from m2kd_lite.device import autocast, describe_environment, prepare_device
+from m2kd_lite.errors import Diverged, Interrupted
+from m2kd_lite.events import OnEvent, ignore
+from m2kd_lite.methods import METHODS, Method
+from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.rundir import RunFolder
+
+CHECKPOINT_SECONDS = 30.0
+REPORT_SECONDS = 0.25
+
+
+@dataclass
+class Position:
+    """Where a run is: everything random follows from it. `batch` batches of `epoch` are done."""
+
+    step: int = 1
+    phase: str = "train"
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass
+class State:
+    """All that must survive a crash, beside the data and the configuration."""
+
+    net: IncrementalNet
+    past: snapshots.Snapshots
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    momenta: dict[str, Tensor] = field(default_factory=dict)    # of the phase under way
+    loss_sum: Tensor | None = None                              # over the batches of the epoch under way
+    position: Position = field(default_factory=Position)
+    results: list[dict] = field(default_factory=list)           # one a finished step
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "teacher": 0.0, "wall": 0.0})
+    step_loss: float = math.nan                                 # mean loss of the last finished epoch
+    serial: int = 0
+
+
+def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | None = None,
+        on_event: OnEvent = ignore, should_stop: Callable[[], int | None] = lambda: None) -> dict:
+    """Train one method over all incremental steps, into a run folder.
+
+    Parameters
+    ----------
+    config : what to run.
+    out : the run folder; must not hold anything, unless `resume`.
+    resume : go on from the folder's checkpoint; a finished run is left as it is.
+    method : a row to use in place of `METHODS[config.method]`, for lessons that exchange one of its functions.
+    on_event : receives events (`events.py`).
+    should_stop : asked after every batch; a number makes the run write a checkpoint and raise `Interrupted` with that
+        exit status.
+
+    Returns
+    -------
+    the content of metrics.json.
+
+    Raises
+    ------
+    BadInput, DamagedFile, LayerExhausted, Diverged, Interrupted : see `errors.py`.
+    """
+    return _Run(config, method or METHODS[config.method], on_event, should_stop).into(Path(out), resume)
+
+
+class _Run:
+    """One call of `run`. The state is a `State`; this class only carries what every part of the loop needs."""
+
+    def __init__(self, config: RunConfig, method: Method, on_event: OnEvent, should_stop):
+        self.config, self.method = config, method
+        self.on_event, self.should_stop = on_event, should_stop
+        self.device = prepare_device(config)
+
+    # ---- a run ------------------------------------------------------------------------------------------------------
+
+    def into(self, out: Path, resume: bool) -> dict:
+        images = data.load(self.config.dataset, self.config.data_root, self.on_event)
+        images = images.fewer(self.config.train_per_class, self.config.test_per_class)
+        self.data_sha256 = images.sha256
+        self.stream = ClassStream.of(images, self.config.class_order, self.config.class_batch, self.config.seed)
+        with RunFolder(out, self.config, resume) as self.folder:
+            if self.folder.finished:
+                from m2kd_lite.rundir import read_run
+                self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
+                return read_run(out).metrics
+            self._start()
+            while self.state.position.step <= len(self.stream):
+                self.step()
+            return self._finish()
+
+    def _start(self) -> None:
+        """A new state, or the one of the folder's checkpoint."""
+        self._begun = time.monotonic()
+        self._saved = self._reported = self._begun
+        stored = self.folder.load_checkpoint(self.on_event)
+        if stored is not None:
+            self.state = self._restore(*stored)
+        else:
+            channels = self.stream.train_images.shape[1]
+            net = IncrementalNet(self.config.backbone, channels, self.method.auxiliary, self.config.seed)
+            net.set_pixel_statistics(self.stream.train(1)[0])
+            net.to(self.device)
+            past = snapshots.Snapshots(self.config.backbone, channels, self.method.auxiliary, notes={
+                "config": self.config.model_dump(mode="json"), "class_names": self.stream.class_names,
+                "columns": [[own.start, own.stop] for own in self.stream.columns]})
+            self.state = State(net, past, masks.new_masks(net.convolutions()) if self.method.prunes else {})
+        self.on_event({"event": "run", "state": "resumed" if stored else "started", "folder": str(self.folder.path)})
+
+    def _finish(self) -> dict:
+        state = self.state
+        state.past.save(self.folder.path / "snapshots.safetensors")
+        per_step = [{"step": result["step"], **result.pop("bytes")} for result in state.results]
+        top1 = [result["top1"] for result in state.results]
+        content = {
+            "schema": 1,
+            "config": self.config.model_dump(mode="json"),
+            "environment": describe_environment(self.device),
+            "data_sha256": self.data_sha256,
+            "class_names": list(self.stream.class_names),
+            "steps": state.results,
+            "average_incremental_accuracy": metrics.average_incremental_accuracy(top1),
+            "final_accuracy": top1[-1],
+            "forgetting": metrics.forgetting([result["accuracy_by_step"] for result in state.results]),
+            "bytes": {"per_step": per_step, "total": per_step[-1]["total"],
+                      "added": per_step[-1]["total"] - per_step[0]["total"]},
+            "wall_seconds": self._wall(),
+        }
+        self.folder.finish(content)
+        self.on_event({"event": "run", "state": "finished", "folder": str(self.folder.path)})
+        return content
+
+    # ---- an incremental step ----------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        state, position = self.state, self.state.position
+        columns = self.stream.columns[:position.step]
+        images, labels = (part.to(self.device) for part in
+                          self.stream.train(position.step, all_seen=self.method.memory == "all images"))
+        if state.net.main.out_features < columns[-1].stop:
+            state.net.grow_heads(columns[-1].stop, position.step)
+        main_targets, auxiliary_targets = self.soft_targets(images, labels, columns)
+        batch = (images, labels, main_targets, auxiliary_targets[:, :, :columns[-1].start])
+
+        if position.phase == "train":
+            movable = {name: masks.free(mask) for name, mask in state.masks.items()}
+            self.phase(batch, movable, self.config.epochs, self.config.learning_rate)
+            if self.method.prunes:
+                state.masks = self.method.prune(state.net.convolutions(), state.masks, position.step, self.config.pruning_ratio)
+                self._enter("finetune")
+            else:
+                self._enter("done")
+        if position.phase == "finetune":
+            movable = {name: mask == position.step for name, mask in state.masks.items()}
+            self.phase(batch, movable, self.config.finetune_epochs, lambda epoch: self.config.finetune_rate())
+            self._enter("done")
+
+        state.past.add(state.net, state.masks)
+        self._measure(columns, images)
+        state.position = Position(step=position.step + 1)
+        state.seconds["train"] = state.seconds["teacher"] = 0.0
+        self.save_checkpoint()
+
+    def soft_targets(self, images: Tensor, labels: Tensor, columns: tuple[range, ...]) -> tuple[Tensor, Tensor]:
+        """The target matrices of this step. Filled again after a resume: the same teachers give the same bits."""
+        begun = time.monotonic()
+
+        def advance(done, total):
+            self._progress(f"step {self.state.position.step}: soft targets", done, total)
+
+        with autocast(self.device, self.config.precision):
+            filled = targets.target_matrix(self.method.teachers(columns), self.state.past.reconstruct, images, labels,
+                                           columns[-1].stop, advance)
+        self.state.seconds["teacher"] += time.monotonic() - begun
+        return filled
+
+    def _measure(self, columns: tuple[range, ...], train_images: Tensor) -> None:
+        """Test the live model on all classes seen, and count the bytes that the method carries on."""
+        state = self.state
+        images, labels = (part.to(self.device) for part in self.stream.test(state.position.step))
+        with autocast(self.device, self.config.precision):
+            best = metrics.predict(state.net.eval(), images)
+        stored_images = train_images.numel() if self.method.memory == "all images" else 0
+        result = {"step": state.position.step, **metrics.step_results(best, labels, columns),
+                  "train_seconds": state.seconds["train"], "teacher_seconds": state.seconds["teacher"],
+                  "loss": state.step_loss,
+                  "bytes": snapshots.ledger(state.past, self.method.memory, stored_images)}
+        state.results.append(result)
+        self.on_event({"event": "step", "step": state.position.step, "steps": len(self.stream), "top1": result["top1"],
+                       "top5": result["top5"], "accuracy_by_step": result["accuracy_by_step"],
+                       "seconds": state.seconds["train"] + state.seconds["teacher"]})
+
+    # ---- a phase ----------------------------------------------------------------------------------------------------
+
+    def phase(self, batch: tuple[Tensor, ...], movable: dict[str, Tensor], epochs: int,
+              rate: Callable[[int], float]) -> None:
+        """Train for `epochs` epochs, from where the position says.
+
+        Parameters
+        ----------
+        batch : images (N, C, H, W) uint8, labels (N,), main targets (2, N, classes), auxiliary targets (2, N, old).
+        movable : per convolution, where its weights may move; empty where all may.
+        rate : learning rate of an epoch.
+        """
+        state, config, position = self.state, self.config, self.state.position
+        net = state.net.train()
+        # Section 4.1: weight decay in step 1 only. A fresh optimizer a phase: stale momentum would move frozen weights.
+        optimizer = torch.optim.SGD(net.parameters(), lr=rate(0), momentum=config.momentum,
+                                    weight_decay=config.weight_decay if position.step == 1 else 0.0)
+        self._load_momenta(optimizer)
+        convolutions = net.convolutions()
+        frozen = [(convolutions[name], ~may_move) for name, may_move in movable.items()]
+
+        images = batch[0]
+        # iCaRL's code drops an incomplete last batch; a step smaller than one batch is trained whole.
+        batches = max(1, len(images) // config.batch_size)
+        while position.epoch < epochs:
+            begun = time.monotonic()
+            order, flips = self._draw(len(images))
+            optimizer.param_groups[0]["lr"] = rate(position.epoch)
+            if position.batch == 0:
+                state.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+            first = position.batch
+            for position.batch in range(first + 1, batches + 1):
+                rows = slice((position.batch - 1) * config.batch_size, position.batch * config.batch_size)
+                loss = self.batch_loss(net, batch, order[rows], flips[rows])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                for weight, is_frozen in frozen:
+                    weight.grad.masked_fill_(is_frozen, 0.0)    # before the update, so that no momentum builds up
+                optimizer.step()
+                state.loss_sum += loss.detach()
+                self._progress(f"step {position.step}, {position.phase}",
+                               position.epoch * batches + position.batch, epochs * batches)
+                if position.batch < batches:
+                    self._maybe_checkpoint(optimizer, begun)
+            seconds = time.monotonic() - begun
+            state.seconds["train"] += seconds
+            state.step_loss = state.loss_sum.item() / batches
+            self._report_epoch(epochs, rate(position.epoch), seconds, (batches - first) * config.batch_size)
+            position.epoch, position.batch = position.epoch + 1, 0
+            self._maybe_checkpoint(optimizer)
+
+    def batch_loss(self, net: IncrementalNet, batch: tuple[Tensor, ...], rows: Tensor, flips: Tensor) -> Tensor:
+        """Eq. 4 on some images, each as it is (flip 0) or mirrored (flip 1)."""
+        images, labels, main_targets, auxiliary_targets = batch
+        chosen = images[rows]
+        chosen = torch.where(flips[:, None, None, None].bool(), chosen.flip(3), chosen)
+        with autocast(self.device, self.config.precision):
+            logits, auxiliary_logits = net(chosen)
+        total = len(self.stream.class_names)
+        main = self.method.main_loss(logits, main_targets[flips, rows], total)
+        if auxiliary_logits is None:
+            return main
+        auxiliary = self.method.auxiliary_loss(auxiliary_logits, auxiliary_targets[flips, rows], labels[rows],
+                                               self.config.alpha, total)
+        return losses.total_loss(main, auxiliary, self.config.lambda_aux)
+
+    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """The order of the images and who is mirrored, in this epoch: (N,) int64 both."""
+        position = self.state.position
+        draws = seeds.generator(self.config.seed, position.step, position.phase, position.epoch)
+        order, flips = draws.permutation(count), draws.integers(0, 2, count)
+        return torch.from_numpy(order).to(self.device), torch.from_numpy(flips).to(self.device)
+
+    def _report_epoch(self, epochs: int, rate: float, seconds: float, images: int) -> None:
+        position = self.state.position
+        if not math.isfinite(self.state.step_loss):
+            raise Diverged(f"the loss is {self.state.step_loss} in step {position.step}, {position.phase} epoch "
+                           f"{position.epoch + 1}, at learning rate {rate:g}; try --lr {self.config.lr / 4:g}")
+        event = {"event": "epoch", "step": position.step, "steps": len(self.stream), "phase": position.phase,
+                 "epoch": position.epoch + 1, "epochs": epochs, "lr": rate, "loss": self.state.step_loss,
+                 "seconds": round(seconds, 3), "images_per_second": round(images / max(seconds, 1e-9), 1)}
+        self.folder.log(event)
+        self.on_event(event)
+
+    def _enter(self, phase: str) -> None:
+        position = self.state.position
+        position.phase, position.epoch, position.batch = phase, 0, 0
+        self.state.momenta = {}
+        self.save_checkpoint()
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS or done == total:
+            self._reported = now
+            self.on_event({"event": "progress", "what": what, "done": done, "total": total})
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _maybe_checkpoint(self, optimizer: torch.optim.Optimizer, epoch_begun: float | None = None) -> None:
+        """Every 30 seconds, and when asked to stop. Mid-epoch, the seconds since `epoch_begun` are counted first."""
+        status = self.should_stop()
+        if status is None and time.monotonic() - self._saved < CHECKPOINT_SECONDS:
+            return
+        self._keep_momenta(optimizer)
+        spent = time.monotonic() - epoch_begun if epoch_begun is not None else 0.0
+        self.state.seconds["train"] += spent
+        self.save_checkpoint()
+        self.state.seconds["train"] -= spent
+        if status is not None:
+            raise Interrupted(f"stopped; go on with: m2kd-lite run --out {self.folder.path} --resume", status)
+
+    def save_checkpoint(self) -> None:
+        """Write the whole state as one generation."""
+        state = self.state
+        state.serial += 1
+        tensors, notes = state.past.to_tensors()
+        tensors = {f"past/{name}": tensor for name, tensor in tensors.items()}
+        tensors |= {f"net/{name}": tensor for name, tensor in state.net.state_dict().items()}
+        tensors |= {f"masks/{name}": tensor for name, tensor in state.masks.items()}
+        tensors |= {f"momenta/{name}": tensor for name, tensor in state.momenta.items()}
+        if state.loss_sum is not None:
+            tensors["loss_sum"] = state.loss_sum
+        self.folder.save_checkpoint(tensors, {
+            "serial": state.serial, "position": vars(state.position), "results": state.results, "past": notes,
+            "seconds": state.seconds | {"wall": self._wall()}, "data_sha256": self.data_sha256,
+            "step_loss": state.step_loss if math.isfinite(state.step_loss) else None})
+        self._saved = time.monotonic()
+
+    def _restore(self, tensors: dict[str, Tensor], notes: dict) -> State:
+        from m2kd_lite.errors import BadInput
+        if notes["data_sha256"] != self.data_sha256:
+            raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
+                           f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
+        groups: dict[str, dict[str, Tensor]] = {"net": {}, "past": {}, "masks": {}, "momenta": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition("/")
+            if rest:
+                groups[group][rest] = tensor.to(self.device)
+        past = snapshots.Snapshots.from_tensors(groups["past"], notes["past"], self.device)
+        net = IncrementalNet(past.backbone, past.channels, past.auxiliary, self.config.seed).to(self.device)
+        net.load_state(groups["net"])
+        loss_sum = tensors["loss_sum"].to(self.device) if "loss_sum" in tensors else None
+        step_loss = math.nan if notes["step_loss"] is None else notes["step_loss"]
+        return State(net, past, groups["masks"], groups["momenta"], loss_sum, Position(**notes["position"]),
+                     notes["results"], notes["seconds"], step_loss, notes["serial"])
+
+    def _keep_momenta(self, optimizer: torch.optim.Optimizer) -> None:
+        names = {id(parameter): name for name, parameter in self.state.net.named_parameters()}
+        self.state.momenta = {names[id(parameter)]: kept["momentum_buffer"]
+                              for parameter, kept in optimizer.state.items() if kept.get("momentum_buffer") is not None}
+
+    def _load_momenta(self, optimizer: torch.optim.Optimizer) -> None:
+        for name, parameter in self.state.net.named_parameters():
+            if name in self.state.momenta:
+                optimizer.state[parameter]["momentum_buffer"] = self.state.momenta[name].clone()
+        self.state.momenta = {}
+
+    def _wall(self) -> float:
+        return self.state.seconds["wall"] + time.monotonic() - self._begun

@@ -1,0 +1,46 @@
+"""Shared fixtures: one cache for the whole session, small real runs, and figures without a screen."""
+import os
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+import torch
+
+from m2kd_lite.config import RunConfig
+from m2kd_lite import train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Nothing that a test draws or decodes reaches the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["M2KD_LITE_CACHE"] = str(folder)
+    return folder
+
+
+def small_config(method: str, **changes) -> RunConfig:
+    """Three steps of real handwriting (4, 4 and 2 classes), seconds long."""
+    values = dict(method=method, dataset="digits", class_batch=4, profile="smoke", epochs=2, finetune_epochs=1,
+                  train_per_class=40, test_per_class=10, batch_size=16)
+    return RunConfig.make(values | changes)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run of each method asked for: `finished("m2kd")` gives (folder, metrics). Trained once a session."""
+    made = {}
+
+    def get(method: str):
+        if method not in made:
+            folder = tmp_path_factory.mktemp("runs") / method
+            made[method] = folder, train.run(small_config(method), folder)
+        return made[method]
+
+    return get
+
+
+@pytest.fixture
+def images():
+    """(24, 3, 32, 32) uint8 noise and labels of 6 classes."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.arange(24) % 6)

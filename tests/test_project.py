@@ -1,0 +1,95 @@
+"""The project's own promises: one set of requirements, pinned; no pickle; names that belong; light imports."""
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIRED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+
+
+def tracked(*patterns):
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True)
+    return [ROOT / name for name in listed.stdout.split("\n") if name and (ROOT / name).is_file()]
+
+
+def name_of(requirement):
+    return re.match(r"[A-Za-z0-9_.-]+", requirement).group().lower().replace("_", "-")
+
+
+def test_environment_yml_asks_for_the_same_set_with_a_reason_a_line():
+    lines = (ROOT / "environment.yml").read_text().splitlines()
+    (pip,) = [entry["pip"] for entry in yaml.safe_load("\n".join(lines))["dependencies"] if isinstance(entry, dict)]
+    assert sorted(entry for entry in pip if not entry.startswith("-")) == sorted(REQUIRED)
+    assert "-c constraints.txt" in pip and "-e ." in pip
+    reasons = [line for line in lines if ">=" in line]
+    assert len(reasons) == len(REQUIRED) + 1 and all(len(line.split("#")[1].split()) >= 2 for line in reasons)
+    assert PROJECT["requires-python"] == ">=3.11" and "python>=3.11" in "".join(lines)
+
+
+def test_constraints_pin_everything_that_is_installed_for_us():
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[a-z0-9.-]+==[\w.+]+( ;.*)?", line), line
+            name, version = line.split(" ;")[0].split("==")
+            pinned.setdefault(name, set()).add(version)
+    wanted, seen = [name_of(requirement) for requirement in REQUIRED], set()
+    while wanted:                                   # the requirements of requirements, as this machine has them
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        assert name in pinned, f"{name} is not pinned"
+        assert importlib.metadata.version(name) in {v.split("+")[0] for v in pinned[name]} | pinned[name], name
+        for requirement in importlib.metadata.requires(name) or []:
+            if "extra ==" not in requirement and _applies(requirement):
+                wanted.append(name_of(requirement))
+    assert len(seen) > 80
+
+
+def _applies(requirement):
+    from packaging.requirements import Requirement
+    marker = Requirement(requirement).marker
+    return marker is None or marker.evaluate()
+
+
+def test_nothing_unpickles():
+    for path in tracked("m2kd_lite"):
+        text = path.read_text(errors="ignore")
+        for word in ("import pickle", "pickle.load", "torch.load(", "allow_pickle=True", "np.load(", "joblib.load", "eval(", "exec("):
+            found = re.search(rf"(?<![\w.]){re.escape(word)}", text)
+            assert not found, f"{path.name}: {word}"
+
+
+def test_nothing_names_the_workshop():
+    # spelled in pieces, so that this file passes its own test
+    words = ["../" + "shared", "/" + "work/", "field" + "_notes", "issue #", "chat" + "gpt", "clau" + "de", "file://", "files.python" + "hosted"]
+    for path in tracked():
+        if path.suffix not in (".png", ".gif"):
+            text = path.read_text(errors="ignore").lower()
+            assert not [word for word in words if word in text], path
+
+
+def test_modules_stay_readable():
+    for path in tracked("m2kd_lite/*.py"):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 400, f"{path.name} has {len(lines)} lines"
+        assert lines and lines[0].startswith('"""'), path.name
+
+
+def test_importing_the_package_loads_neither_torch_nor_matplotlib():
+    code = "import sys, m2kd_lite, m2kd_lite.config, m2kd_lite.data; assert not {'torch', 'matplotlib'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "lab", "clean"])
+def test_make_has_the_commands_of_the_readme(name):
+    assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.M)
+    assert f"make {name}" in (ROOT / "README.md").read_text()

@@ -1,0 +1,80 @@
+"""The report and its figures: self-contained, told apart, and described in words."""
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from m2kd_lite import plots, report
+from m2kd_lite.config import RunConfig
+from m2kd_lite.rundir import read_run
+
+
+@pytest.fixture(scope="module")
+def page(finished, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    report.write_report([finished(method)[0] for method in ("finetune", "lwf-mc", "m2kd")], out)
+    return out.read_text()
+
+
+class Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.links, self.cells = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "img":
+            self.images.append(attributes)
+        self.links += [value for key, value in attributes.items() if key in ("src", "href")]
+
+
+def test_it_is_self_contained_and_every_picture_has_words(page):
+    reader = Reader()
+    reader.feed(page)
+    assert all(link.startswith("data:image/png;base64,") for link in reader.links) and "<script" not in page
+    assert len(reader.images) == 2 + 1 + 3                  # curves, what is left, matrices, one ledger a run
+    assert all(len(image["alt"].split()) > 8 for image in reader.images)
+
+
+def test_numbers_are_those_of_the_runs(page, finished):
+    for method in ("finetune", "lwf-mc", "m2kd"):
+        _, metrics = finished(method)
+        row = re.search(rf'<th scope="row">{re.escape(report.METHODS[method].title)}</th>(.*?)</tr>', page, re.S).group(1)
+        shown = re.findall(r"<td>([\d.,-]+)</td>", row)
+        assert shown[:4] == [f"{metrics['average_incremental_accuracy']:.1f}", f"{metrics['final_accuracy']:.1f}",
+                             f"{metrics['steps'][-1]['accuracy_by_step'][0]:.1f}", f"{metrics['forgetting']:.1f}"]
+        assert f"{metrics['bytes']['total']:,}" in page
+
+
+def test_names_from_a_file_cannot_write_into_the_page(finished, monkeypatch):
+    run = read_run(finished("finetune")[0])
+    run.metrics["environment"]["device"] = "<script>alert(1)</script>"
+    assert "<script>" not in report.render([run])
+
+
+def test_runs_of_one_method_are_told_apart_by_what_differs():
+    make = RunConfig.make
+    assert report.labels([make({"method": "m2kd"}), make({"method": "lwf-mc"})]) == ["M²KD", "LwF-MC"]
+    assert report.labels([make({"seed": 0}), make({"seed": 1})]) == ["M²KD, seed 0", "M²KD, seed 1"]
+    assert report.labels([make({"alpha": 0.1}), make({"alpha": 0.9})]) == ["M²KD, alpha 0.1", "M²KD, alpha 0.9"]
+    assert report.labels([make({}), make({})]) == ["M²KD", "M²KD (2)"]
+
+
+def test_a_figure_without_words_is_refused():
+    with pytest.raises(ValueError, match="alternative text"):
+        plots.new_figure("a chart")
+
+
+def test_no_two_lines_share_colour_dash_or_mark():
+    assert len(set(plots.COLOURS)) == len(set(map(str, plots.DASHES))) == len(set(plots.MARKS)) == 7
+    figure = plots.accuracy_curves({f"m{i}": ([20, 40], [50.0 + i, 30.0]) for i in range(5)}, "t")
+    lines = figure.axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}) == 5
+    assert lines[2].get_ydata().tolist() == [52.0, 30.0] and "m4 ends at 30.0 %" in figure.alt_text
+
+
+def test_the_confusion_figure_says_how_much_the_last_step_takes():
+    counts = [[5, 5, 0, 10], [0, 10, 10, 0], [0, 0, 20, 0], [0, 0, 0, 20]]
+    figure = plots.confusion_matrices({"x": counts}, 2, "t")
+    assert "x puts 50 % of old images into the last step's classes" in figure.alt_text
+    assert plots.png(figure).startswith(b"\x89PNG")
