@@ -41,7 +41,11 @@ def run_config(namespace: Mapping[str, Any], before: set[str]) -> RunConfig:
     """
     new = {name for name in namespace if name not in before and not name.startswith("_")}
     unknown = sorted(new - RunConfig.model_fields.keys() - set(EXTRA) - {"before"})
-    return RunConfig.make({name: namespace[name] for name in unknown[:1] + sorted(new & RunConfig.model_fields.keys())})
+    values = {name: namespace[name] for name in unknown[:1] + sorted(new & RunConfig.model_fields.keys())}
+    root = values.get("data_root")
+    if root and not Path(root).exists() and (project_root() / root).exists():
+        values["data_root"] = str(project_root() / root)        # a notebook's own folder is not where it was typed
+    return RunConfig.make(values)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -108,6 +112,7 @@ class _Lines(logging.Handler):
         self.hand_on = on_event
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().strip()
-        if text.startswith(("step ", "run ", "glyphs", "drawing")):
-            self.hand_on({"event": "notice", "text": text})
+        if record.funcName == "log_output_message":
+            for line in record.getMessage().splitlines():
+                if line.strip():
+                    self.hand_on({"event": "notice", "text": line.rstrip()})

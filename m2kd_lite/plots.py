@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+HATCHES = ("", "//", "..", "xx", "\\\\")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 COMPONENTS = ("weights", "mask", "batch_norm", "heads", "exemplars")
 
@@ -85,7 +86,9 @@ def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], class_
         for edge in edges[1:]:
             axis.axhline(edge, color="white", lw=0.6, alpha=0.7)
             axis.axvline(edge, color="white", lw=0.6, alpha=0.7)
-        axis.set(title=name, xlabel="predicted class", xticks=edges, yticks=edges, xticklabels=edges, yticklabels=edges)
+        axis.set_title(name, loc="left", fontsize=11)
+        axis.set(xlabel="predicted class", xticks=edges, yticks=edges, xticklabels=edges, yticklabels=edges)
+        axis.tick_params(axis="y", rotation=0)
     (axes[0] if count > 1 else axes).set_ylabel("true class, in order of arrival")
     picture = (axes[0] if count > 1 else axes).collections[0]
     bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 10**0.5, 50**0.5, 10])
@@ -104,7 +107,7 @@ def accuracy_by_step(runs: Mapping[str, Sequence[float]], title: str) -> Figure:
     width = 0.8 / len(runs)
     for i, (name, values) in enumerate(runs.items()):
         place = steps[:len(values)] + (i - (len(runs) - 1) / 2) * width
-        axis.bar(place, values, width * 0.95, color=COLOURS[i % 7], label=name, hatch=("", "//", "..", "xx", "\\\\")[i % 5],
+        axis.bar(place, values, width * 0.95, color=COLOURS[i % 7], label=name, hatch=HATCHES[i % 5],
                  edgecolor="white", linewidth=0.5)
     axis.set(xlabel="classes of step", ylabel="accuracy after the last step (%)", xticks=steps, ylim=(0, 100))
     axis.grid(axis="y", alpha=0.25)
@@ -113,23 +116,37 @@ def accuracy_by_step(runs: Mapping[str, Sequence[float]], title: str) -> Figure:
     return figure
 
 
-def byte_ledger(per_step: Sequence[Mapping[str, int]], title: str) -> Figure:
-    """Stacked bars: what a method carries from each step to the next, in megabytes (10^6 bytes) by component."""
-    last = per_step[-1]
-    told = ", ".join(f"{name.replace('_', ' ')} {last[name] / 1e6:.2f} MB" for name in COMPONENTS if last[name])
-    figure, axis = new_figure(f"Stacked bars of the bytes carried after each step. After the last: {told}.")
-    steps = [entry["step"] for entry in per_step]
-    bottom = np.zeros(len(steps))
-    for i, name in enumerate(COMPONENTS):
-        values = np.array([entry[name] for entry in per_step]) / 1e6
-        if values.any():
-            axis.bar(steps, values, bottom=bottom, color=COLOURS[i], label=name.replace("_", " "), width=0.7,
-                     hatch=("", "//", "..", "xx", "\\\\")[i], edgecolor="white", linewidth=0.5)
+def byte_ledgers(ledgers: Mapping[str, Sequence[Mapping[str, int]]], title: str) -> Figure:
+    """Stacked bars: what each run carries from each step to the next, in megabytes (10^6 bytes), on one scale.
+
+    Parameters
+    ----------
+    ledgers : name to one mapping of bytes by component a step (`metrics["bytes"]["per_step"]`).
+    """
+    told = "; ".join(f"{name} carries " + ", ".join(f"{part.replace('_', ' ')} {last[part] / 1e3:,.0f} kB"
+                                                    for part in COMPONENTS if last[part])
+                     for name, last in ((name, per_step[-1]) for name, per_step in ledgers.items()))
+    used = [part for part in COMPONENTS if any(entry[part] for per_step in ledgers.values() for entry in per_step)]
+    top = max(entry["total"] for per_step in ledgers.values() for entry in per_step) / 1e6
+    count = len(ledgers)
+    figure, axes = new_figure(f"Stacked bars of the bytes carried after each step. After the last: {told}.",
+                              width=1.2 + 3.4 * count, height=4.0, columns=count)
+    axes = axes if count > 1 else [axes]
+    for axis, (name, per_step) in zip(axes, ledgers.items(), strict=True):
+        steps = [entry["step"] for entry in per_step]
+        bottom = np.zeros(len(steps))
+        for part in used:
+            i = COMPONENTS.index(part)
+            values = np.array([entry[part] for entry in per_step]) / 1e6
+            axis.bar(steps, values, bottom=bottom, color=COLOURS[i], label=part.replace("_", " "), width=0.7,
+                     hatch=HATCHES[i], edgecolor="white", linewidth=0.5)
             bottom += values
-    axis.set(xlabel="after step", ylabel="bytes carried to the next step (MB)", xticks=steps)
-    axis.set_ylim(0, bottom.max() * 1.25)
-    axis.set_title(title, loc="left", fontsize=12)
-    axis.legend(frameon=False, ncols=3, loc="upper left", fontsize=9)
+        axis.set(xlabel="after step", ylim=(0, top * 1.05))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(name, loc="left", fontsize=11)
+    axes[0].set_ylabel("bytes carried to the next step (MB)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
 

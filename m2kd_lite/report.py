@@ -54,13 +54,14 @@ def render(runs: Sequence[FinishedRun]) -> str:
                       if run.config.class_batch == batch}
         figures += [plots.confusion_matrices(dict(part), batch, "Where the images of each class go, after the last step")
                     for part in _chunks(list(confusions.items()), 3)]
-    figures += [plots.byte_ledger(run.metrics["bytes"]["per_step"], f"What {name} carries from step to step")
-                for name, run in by_name.items()]
+    ledgers = [(name, run.metrics["bytes"]["per_step"]) for name, run in by_name.items()]
+    figures += [plots.byte_ledgers(dict(part), "What is carried from step to step") for part in _chunks(ledgers, 3)]
     environment = jinja2.Environment(loader=jinja2.PackageLoader("m2kd_lite"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html.j2").render(
         runs=by_name, figures=[plots.html_image(figure) for figure in figures], alts=[f.alt_text for f in figures],
-        components=plots.COMPONENTS, settings=_settings(by_name))
+        components=plots.COMPONENTS,
+        most_steps=max(len(run.metrics["steps"]) for run in runs), settings=_settings(by_name))
 
 
 def labels(configs: Sequence[RunConfig]) -> list[str]:

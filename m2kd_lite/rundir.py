@@ -19,6 +19,17 @@ from m2kd_lite.errors import BadInput, DamagedFile
 from m2kd_lite.events import OnEvent
 
 
+def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
+    """Raise BadInput unless a run may begin, or go on, in this folder; asked before anything slow is done.
+
+    A folder that holds something is used only with `resume`, and only for the run that it holds.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not resume:
+            raise BadInput(f"--out {path}: exists already and is never overwritten; give another folder, or --resume")
+        check_same(read_config(path), config)
+
+
 class RunFolder:
     """One run's folder, held by one writer at a time.
 
@@ -31,11 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: RunConfig, resume: bool):
         self.path, self.config = Path(path), config
-        existing = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        if existing and not resume:
-            raise BadInput(f"--out {path}: exists already and is never overwritten; give another folder, or --resume")
-        if existing:
-            check_same(read_config(self.path), config)
+        check_usable(self.path, config, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
@@ -54,12 +61,8 @@ class RunFolder:
     def __exit__(self, *exc) -> None:
         self._lock.release()
 
-    @property
-    def finished(self) -> bool:
-        return (self.path / "metrics.json").exists()
-
     def log(self, event: dict) -> None:
-        """Append one line to events.jsonl."""
+        """Append one line to events.jsonl. Epochs that a resumed run repeats appear twice; the later line counts."""
         with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
@@ -121,10 +124,15 @@ def read_config(path: Path) -> RunConfig:
     return RunConfig.make(storage.load_json(path / "config.json")["config"])
 
 
+def is_finished(path: Path) -> bool:
+    """Whether the folder holds a finished run: metrics.json is written last."""
+    return (Path(path) / "metrics.json").is_file()
+
+
 def read_run(path: Path) -> FinishedRun:
     """A finished run. Raises BadInput where the folder holds none, saying how to finish it."""
     config = read_config(path)
-    if not (Path(path) / "metrics.json").is_file():
+    if not is_finished(path):
         raise BadInput(f"{path}: this run is not finished; finish it with: m2kd-lite run --out {path} --resume")
     return FinishedRun(Path(path), config, storage.load_json(Path(path) / "metrics.json"))
 
@@ -134,4 +142,4 @@ def check_same(stored: RunConfig, asked: RunConfig) -> None:
     for name in RunConfig.model_fields:
         if getattr(stored, name) != getattr(asked, name):
             raise BadInput(f"{option(name)} {getattr(asked, name)}: not allowed with --resume; this folder's run has "
-                           f"{getattr(stored, name)}")
+                           f"{getattr(stored, name)}; give another folder for other settings")

@@ -19,11 +19,11 @@ from m2kd_lite import data, losses, masks, metrics, seeds, snapshots, targets
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
-from m2kd_lite.errors import Diverged, Interrupted
+from m2kd_lite.errors import BadInput, Diverged, Interrupted
 from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.methods import METHODS, Method
 from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.rundir import RunFolder
+from m2kd_lite.rundir import RunFolder, check_usable, is_finished, read_run
 
 CHECKPOINT_SECONDS = 30.0
 REPORT_SECONDS = 0.25
@@ -91,15 +91,15 @@ class _Run:
     # ---- a run ------------------------------------------------------------------------------------------------------
 
     def into(self, out: Path, resume: bool) -> dict:
+        check_usable(out, self.config, resume)
+        if is_finished(out):
+            self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
+            return read_run(out).metrics
         images = data.load(self.config.dataset, self.config.data_root, self.on_event)
         images = images.fewer(self.config.train_per_class, self.config.test_per_class)
         self.data_sha256 = images.sha256
         self.stream = ClassStream.of(images, self.config.class_order, self.config.class_batch, self.config.seed)
         with RunFolder(out, self.config, resume) as self.folder:
-            if self.folder.finished:
-                from m2kd_lite.rundir import read_run
-                self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
-                return read_run(out).metrics
             self._start()
             while self.state.position.step <= len(self.stream):
                 self.step()
@@ -335,7 +335,6 @@ class _Run:
         self._saved = time.monotonic()
 
     def _restore(self, tensors: dict[str, Tensor], notes: dict) -> State:
-        from m2kd_lite.errors import BadInput
         if notes["data_sha256"] != self.data_sha256:
             raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
                            f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
