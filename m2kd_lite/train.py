@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,35 +23,10 @@ from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.methods import METHODS, Method
 from m2kd_lite.nets import IncrementalNet
 from m2kd_lite.rundir import RunFolder, check_usable, is_finished, read_run
+from m2kd_lite.state import Position, State
 
 CHECKPOINT_SECONDS = 30.0
 REPORT_SECONDS = 0.25
-
-
-@dataclass
-class Position:
-    """Where a run is: everything random follows from it. `batch` batches of `epoch` are done."""
-
-    step: int = 1
-    phase: str = "train"
-    epoch: int = 0
-    batch: int = 0
-
-
-@dataclass
-class State:
-    """All that must survive a crash, beside the data and the configuration."""
-
-    net: IncrementalNet
-    past: snapshots.Snapshots
-    masks: dict[str, Tensor] = field(default_factory=dict)
-    momenta: dict[str, Tensor] = field(default_factory=dict)    # of the phase under way
-    loss_sum: Tensor | None = None                              # over the batches of the epoch under way
-    position: Position = field(default_factory=Position)
-    results: list[dict] = field(default_factory=list)           # one a finished step
-    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "teacher": 0.0, "wall": 0.0})
-    step_loss: float = math.nan                                 # mean loss of the last finished epoch
-    serial: int = 0
 
 
 def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | None = None,
@@ -107,20 +81,16 @@ class _Run:
 
     def _start(self) -> None:
         """A new state, or the one of the folder's checkpoint."""
-        self._begun = time.monotonic()
-        self._saved = self._reported = self._begun
+        self._begun = self._saved = self._reported = time.monotonic()
         stored = self.folder.load_checkpoint(self.on_event)
-        if stored is not None:
-            self.state = self._restore(*stored)
+        if stored is None:
+            self.state = State.new(self.config, self.method, self.stream, self.device)
         else:
-            channels = self.stream.train_images.shape[1]
-            net = IncrementalNet(self.config.backbone, channels, self.method.auxiliary, self.config.seed)
-            net.set_pixel_statistics(self.stream.train(1)[0])
-            net.to(self.device)
-            past = snapshots.Snapshots(self.config.backbone, channels, self.method.auxiliary, notes={
-                "config": self.config.model_dump(mode="json"), "class_names": self.stream.class_names,
-                "columns": [[own.start, own.stop] for own in self.stream.columns]})
-            self.state = State(net, past, masks.new_masks(net.convolutions()) if self.method.prunes else {})
+            tensors, notes = stored
+            if notes["data_sha256"] != self.data_sha256:
+                raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
+                               f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
+            self.state = State.from_tensors(tensors, notes, self.config.seed, self.device)
         self.on_event({"event": "run", "state": "resumed" if stored else "started", "folder": str(self.folder.path)})
 
     def _finish(self) -> dict:
@@ -223,7 +193,7 @@ class _Run:
         # Section 4.1: weight decay in step 1 only. A fresh optimizer a phase: stale momentum would move frozen weights.
         optimizer = torch.optim.SGD(net.parameters(), lr=rate(0), momentum=config.momentum,
                                     weight_decay=config.weight_decay if position.step == 1 else 0.0)
-        self._load_momenta(optimizer)
+        state.give_momenta(optimizer)
         convolutions = net.convolutions()
         frozen = [(convolutions[name], ~may_move) for name, may_move in movable.items()]
 
@@ -309,7 +279,7 @@ class _Run:
         status = self.should_stop()
         if status is None and time.monotonic() - self._saved < CHECKPOINT_SECONDS:
             return
-        self._keep_momenta(optimizer)
+        self.state.take_momenta(optimizer)
         spent = time.monotonic() - epoch_begun if epoch_begun is not None else 0.0
         self.state.seconds["train"] += spent
         self.save_checkpoint()
@@ -319,48 +289,11 @@ class _Run:
 
     def save_checkpoint(self) -> None:
         """Write the whole state as one generation."""
-        state = self.state
-        state.serial += 1
-        tensors, notes = state.past.to_tensors()
-        tensors = {f"past/{name}": tensor for name, tensor in tensors.items()}
-        tensors |= {f"net/{name}": tensor for name, tensor in state.net.state_dict().items()}
-        tensors |= {f"masks/{name}": tensor for name, tensor in state.masks.items()}
-        tensors |= {f"momenta/{name}": tensor for name, tensor in state.momenta.items()}
-        if state.loss_sum is not None:
-            tensors["loss_sum"] = state.loss_sum
-        self.folder.save_checkpoint(tensors, {
-            "serial": state.serial, "position": vars(state.position), "results": state.results, "past": notes,
-            "seconds": state.seconds | {"wall": self._wall()}, "data_sha256": self.data_sha256,
-            "step_loss": state.step_loss if math.isfinite(state.step_loss) else None})
+        self.state.serial += 1
+        tensors, notes = self.state.to_tensors()
+        notes["seconds"]["wall"] = self._wall()
+        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.data_sha256})
         self._saved = time.monotonic()
-
-    def _restore(self, tensors: dict[str, Tensor], notes: dict) -> State:
-        if notes["data_sha256"] != self.data_sha256:
-            raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
-                           f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "past": {}, "masks": {}, "momenta": {}}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition("/")
-            if rest:
-                groups[group][rest] = tensor.to(self.device)
-        past = snapshots.Snapshots.from_tensors(groups["past"], notes["past"], self.device)
-        net = IncrementalNet(past.backbone, past.channels, past.auxiliary, self.config.seed).to(self.device)
-        net.load_state(groups["net"])
-        loss_sum = tensors["loss_sum"].to(self.device) if "loss_sum" in tensors else None
-        step_loss = math.nan if notes["step_loss"] is None else notes["step_loss"]
-        return State(net, past, groups["masks"], groups["momenta"], loss_sum, Position(**notes["position"]),
-                     notes["results"], notes["seconds"], step_loss, notes["serial"])
-
-    def _keep_momenta(self, optimizer: torch.optim.Optimizer) -> None:
-        names = {id(parameter): name for name, parameter in self.state.net.named_parameters()}
-        self.state.momenta = {names[id(parameter)]: kept["momentum_buffer"]
-                              for parameter, kept in optimizer.state.items() if kept.get("momentum_buffer") is not None}
-
-    def _load_momenta(self, optimizer: torch.optim.Optimizer) -> None:
-        for name, parameter in self.state.net.named_parameters():
-            if name in self.state.momenta:
-                optimizer.state[parameter]["momentum_buffer"] = self.state.momenta[name].clone()
-        self.state.momenta = {}
 
     def _wall(self) -> float:
         return self.state.seconds["wall"] + time.monotonic() - self._begun

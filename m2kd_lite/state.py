@@ -1,0 +1,106 @@
+"""All of a run that must survive a crash, as tensors and JSON values with one writer.
+
+A checkpoint holds this and nothing else: teachers' targets are filled again, and everything random follows from the
+position (`seeds.py`). Written and read by `train.py`.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from m2kd_lite import masks, snapshots
+from m2kd_lite.config import RunConfig
+from m2kd_lite.data.stream import ClassStream
+from m2kd_lite.methods import Method
+from m2kd_lite.nets import IncrementalNet
+
+
+@dataclass
+class Position:
+    """Where a run is. `phase` is train, finetune or done; `batch` batches of `epoch` are done."""
+
+    step: int = 1
+    phase: str = "train"
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass
+class State:
+    """The state of a run.
+
+    Attributes
+    ----------
+    net : the live network.
+    past : the models of finished steps.
+    masks : per convolution, uint8, the owner of each weight; empty for a method that does not prune.
+    momenta : the optimizer's, by parameter name, while a phase is under way.
+    loss_sum : scalar float64, over the batches of the epoch under way.
+    results : one entry a finished step, as metrics.json will hold it.
+    seconds : spent in this step on training and on teachers; and in all before this process began.
+    step_loss : mean loss of the last finished epoch.
+    serial : counts checkpoints.
+    """
+
+    net: IncrementalNet
+    past: snapshots.Snapshots
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    momenta: dict[str, Tensor] = field(default_factory=dict)
+    loss_sum: Tensor | None = None
+    position: Position = field(default_factory=Position)
+    results: list[dict] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "teacher": 0.0, "wall": 0.0})
+    step_loss: float = math.nan
+    serial: int = 0
+
+    @classmethod
+    def new(cls, config: RunConfig, method: Method, stream: ClassStream, device: torch.device) -> State:
+        """Before step 1: a network without outputs, normalised for the first step's images, all weights free."""
+        channels = stream.train_images.shape[1]
+        net = IncrementalNet(config.backbone, channels, method.auxiliary, config.seed)
+        net.set_pixel_statistics(stream.train(1)[0])
+        net.to(device)
+        past = snapshots.Snapshots(config.backbone, channels, method.auxiliary, notes={
+            "config": config.model_dump(mode="json"), "class_names": list(stream.class_names),
+            "columns": [[own.start, own.stop] for own in stream.columns]})
+        return cls(net, past, masks.new_masks(net.convolutions()) if method.prunes else {})
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict]:
+        """Flat names to tensors, and JSON notes: what a checkpoint holds."""
+        tensors, past_notes = self.past.to_tensors()
+        groups = {"past": tensors, "net": self.net.state_dict(), "masks": self.masks, "momenta": self.momenta}
+        tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
+        if self.loss_sum is not None:
+            tensors["loss_sum/"] = self.loss_sum
+        return tensors, {"serial": self.serial, "position": vars(self.position), "results": self.results,
+                         "past": past_notes, "seconds": dict(self.seconds),
+                         "step_loss": self.step_loss if math.isfinite(self.step_loss) else None}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], notes: dict, seed: int, device: torch.device) -> State:
+        """The inverse of `to_tensors`."""
+        groups: dict[str, dict[str, Tensor]] = {"net": {}, "past": {}, "masks": {}, "momenta": {}, "loss_sum": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = tensor.to(device)
+        past = snapshots.Snapshots.from_tensors(groups["past"], notes["past"], device)
+        net = IncrementalNet(past.backbone, past.channels, past.auxiliary, seed).to(device).load_state(groups["net"])
+        return cls(net, past, groups["masks"], groups["momenta"], groups["loss_sum"].get(""),
+                   Position(**notes["position"]), notes["results"], notes["seconds"],
+                   math.nan if notes["step_loss"] is None else notes["step_loss"], notes["serial"])
+
+    def take_momenta(self, optimizer: torch.optim.Optimizer) -> None:
+        """Note the optimizer's momenta by parameter name, for a checkpoint in the middle of a phase."""
+        names = {id(parameter): name for name, parameter in self.net.named_parameters()}
+        self.momenta = {names[id(parameter)]: kept["momentum_buffer"]
+                        for parameter, kept in optimizer.state.items() if kept.get("momentum_buffer") is not None}
+
+    def give_momenta(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hand restored momenta to a phase's new optimizer; none, where the phase begins."""
+        for name, parameter in self.net.named_parameters():
+            if name in self.momenta:
+                optimizer.state[parameter]["momentum_buffer"] = self.momenta[name].clone()
+        self.momenta = {}
