@@ -20,6 +20,10 @@ class BadInput(M2KDError):
     exit_status = 2
 
 
+class CannotWrite(M2KDError):
+    """A file could not be written: a full disk, a folder without permission. What was there before is untouched."""
+
+
 class DamagedFile(M2KDError):
     """A file whose content is not what was written: torn, truncated or altered."""
 

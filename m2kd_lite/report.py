@@ -26,7 +26,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
     Raises
     ------
-    BadInput : a folder is no finished run, or is named twice; or `out` cannot be written.
+    BadInput : a folder is no finished run, or is named twice; or `out` is no .html file.
+    CannotWrite : `out` cannot be written.
     """
     paths = [Path(folder).resolve() for folder in folders]
     twice = [path for path in paths if paths.count(path) > 1]

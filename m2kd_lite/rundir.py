@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from m2kd_lite import storage
 from m2kd_lite.config import RunConfig, option
-from m2kd_lite.errors import BadInput, DamagedFile
+from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
 from m2kd_lite.events import OnEvent
 
 
@@ -63,8 +63,11 @@ class RunFolder:
 
     def log(self, event: dict) -> None:
         """Append one line to events.jsonl. Epochs that a resumed run repeats appear twice; the later line counts."""
-        with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        try:
+            with open(self.path / "events.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise CannotWrite(f"{self.path / 'events.jsonl'}: cannot write: {error.strerror or error}") from error
 
     def save_checkpoint(self, tensors: dict, notes: dict) -> None:
         """Overwrite the older of the two generations. `notes["serial"]` must rise from call to call."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from m2kd_lite.errors import BadInput, DamagedFile
+from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
 
 _NOTES = "m2kd_lite"            # one metadata key only: safetensors writes several in no fixed order
 
@@ -24,7 +24,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises
     ------
-    BadInput : the folder cannot be written to, or the disk is full; the file that was there is untouched.
+    CannotWrite : the folder cannot be written to, or the disk is full; the file that was there is untouched.
     """
     path = Path(path)
     temporary = None
@@ -41,7 +41,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise BadInput(f"{path}: cannot write: {error.strerror or error}") from error
+        raise CannotWrite(f"{path}: cannot write: {error.strerror or error}") from error
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from m2kd_lite import data, storage
+from m2kd_lite import data
 from m2kd_lite.data import cache as data_cache
 from m2kd_lite.data import downloads, glyphs
 from m2kd_lite.data.images import ImageSet
@@ -368,11 +368,3 @@ def test_fewer_images_are_the_first_of_each_class(drawn):
 def test_class_batches_that_cannot_be(drawn, class_batch):
     with pytest.raises(BadInput, match=f"--class-batch {class_batch}: not allowed; give a whole number from 1 to 100"):
         ClassStream.of(drawn, "natural", class_batch, 0)
-
-
-def test_a_written_file_keeps_the_mode_that_other_files_get(tmp_path):
-    import os
-    storage.write_bytes(tmp_path / "a", b"x")
-    (tmp_path / "b").write_bytes(b"x")
-    assert os.stat(tmp_path / "a").st_mode == os.stat(tmp_path / "b").st_mode
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b"]     # nothing temporary is left

@@ -225,6 +225,15 @@ def test_a_diverging_run_stops_with_its_place_and_writes_no_metrics(tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("method, teachers", [("finetune", []), ("lwf-mc", [1, 2]), ("m2kd", [1, 1, 2])])
+def test_teachers_are_rebuilt_once_a_step_however_many_epochs(method, teachers, tmp_path, monkeypatch):
+    asked = []
+    real = Snapshots.reconstruct
+    monkeypatch.setattr(Snapshots, "reconstruct", lambda self, step: asked.append(step) or real(self, step))
+    train.run(small_config(method), tmp_path / "run")
+    assert asked == teachers
+
+
 def test_lwf_mc_and_finetune_part_at_step_2_only(finished):
     finetune, lwf = finished("finetune")[1], finished("lwf-mc")[1]
     assert finetune["steps"][0]["confusion"] == lwf["steps"][0]["confusion"]

@@ -9,7 +9,7 @@ import platformdirs
 
 from m2kd_lite import storage
 from m2kd_lite.data.images import ImageSet
-from m2kd_lite.errors import BadInput, DamagedFile
+from m2kd_lite.errors import CannotWrite, DamagedFile
 from m2kd_lite.events import OnEvent
 
 
@@ -38,6 +38,6 @@ def cached(name: str, key: str, make: Callable[[], ImageSet], on_event: OnEvent)
     try:
         storage.save_tensors(path, images.tensors(), {
             "key": key, "class_names": images.class_names, "left_out": images.left_out, "data_sha256": images.sha256})
-    except BadInput as error:
+    except CannotWrite as error:
         on_event({"event": "notice", "text": f"{error}; going on without a cache"})
     return images
