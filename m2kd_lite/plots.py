@@ -88,7 +88,7 @@ def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], class_
             axis.axvline(edge, color="white", lw=0.6, alpha=0.7)
         axis.set_title(name, loc="left", fontsize=11)
         axis.set(xlabel="predicted class", xticks=edges, yticks=edges, xticklabels=edges, yticklabels=edges)
-        axis.tick_params(axis="y", rotation=0)
+        axis.tick_params(rotation=0)
     (axes[0] if count > 1 else axes).set_ylabel("true class, in order of arrival")
     picture = (axes[0] if count > 1 else axes).collections[0]
     bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 10**0.5, 50**0.5, 10])
