@@ -3,11 +3,15 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import hypothesis
 import pytest
 import torch
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite import train
+
+hypothesis.settings.register_profile("same every time", derandomize=True)
+hypothesis.settings.load_profile("same every time")
 
 
 @pytest.fixture(scope="session", autouse=True)

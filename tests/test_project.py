@@ -14,9 +14,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIRED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
 
 
-def tracked(*patterns):
-    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True)
-    return [ROOT / name for name in listed.stdout.split("\n") if name and (ROOT / name).is_file()]
+def ours(*patterns):
+    """The project's own files; at least one for every pattern, so that no test passes on nothing."""
+    found = []
+    for pattern in patterns:
+        matches = [path for path in ROOT.glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
+        assert matches, pattern
+        found += matches
+    return found
 
 
 def name_of(requirement):
@@ -61,7 +66,7 @@ def _applies(requirement):
 
 
 def test_nothing_unpickles():
-    for path in tracked("m2kd_lite"):
+    for path in ours("m2kd_lite/**/*.py"):
         text = path.read_text(errors="ignore")
         for word in ("import pickle", "pickle.load", "torch.load(", "allow_pickle=True", "np.load(", "joblib.load", "eval(", "exec("):
             found = re.search(rf"(?<![\w.]){re.escape(word)}", text)
@@ -71,16 +76,16 @@ def test_nothing_unpickles():
 def test_nothing_names_the_workshop():
     # spelled in pieces, so that this file passes its own test
     words = ["../" + "shared", "/" + "work/", "field" + "_notes", "issue" + " #", "chat" + "gpt", "clau" + "de", "file:" + "//", "files.python" + "hosted"]
-    for path in tracked():
-        if path.suffix not in (".png", ".gif"):
-            text = path.read_text(errors="ignore").lower()
-            assert not [word for word in words if word in text], path
+    everything = ours("*.*", "Makefile", ".ci/*", "m2kd_lite/**/*", "tests/*", "notebooks/*", "benchmarks/*", "docs/*.md", "data/*.md")
+    for path in everything:
+        text = path.read_text(errors="ignore").lower()
+        assert not [word for word in words if word in text], path
 
 
 def test_modules_stay_readable():
-    for path in tracked("m2kd_lite/*.py"):
+    for path in ours("m2kd_lite/**/*.py"):
         lines = path.read_text().splitlines()
-        assert len(lines) <= 400, f"{path.name} has {len(lines)} lines"
+        assert len(lines) <= 350, f"{path.name} has {len(lines)} lines"
         assert lines and lines[0].startswith('"""'), path.name
 
 
