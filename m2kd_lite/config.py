@@ -29,7 +29,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     # A lesson: five steps of glyphs in about a minute on two cores. Batch 32, because binary cross entropy leaves its
     # plateau slowly on little data: the number of updates counts, not the number of images. For the same reason the
     # rate falls late, after 0.7 of the epochs, where iCaRL's code has its first milestone (49 of 70).
-    "quick": dict(backbone="resnet8", epochs=9, finetune_epochs=2, batch_size=32, class_order="seed1993",
+    "quick": dict(backbone="resnet8", epochs=10, finetune_epochs=1, batch_size=32, class_order="seed1993",
                   train_per_class=None, test_per_class=None, decay_at=(0.7,)),
     # Section 4.1: "training batch size of 128", "80 epochs for Cifar-100", "decays by a factor of 5 every 40 epochs",
     # "fine tune the network for another 15 epochs". The class order is that of iCaRL, whose setting the paper follows.
