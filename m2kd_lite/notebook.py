@@ -49,10 +49,13 @@ def run_config(namespace: Mapping[str, Any], before: set[str]) -> RunConfig:
 
 
 def run_folder(config: RunConfig) -> Path:
-    """Where a notebook's run goes if nothing is said: named by its settings, so the same settings find the same run."""
+    """Where a notebook's run goes if nothing is said: named by its settings, so the same settings find the same run.
+
+    Relative to the current folder, so that what a notebook prints holds on every machine.
+    """
     digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     name = f"{config.method}-{config.dataset}-{config.class_batch}-seed{config.seed}-{digest[:8]}"
-    return project_root() / "runs" / name
+    return Path(os.path.relpath(project_root() / "runs" / name))
 
 
 def show(figure):
