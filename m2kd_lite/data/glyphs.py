@@ -36,18 +36,18 @@ FACES = tuple(
 TRAIN_PER_CLASS, TEST_PER_CLASS, SIZE = 100, 30, 32
 SEED = 2020
 # What the generator is expected to draw. Another version of Pillow's FreeType may draw other edges: `data check` says so.
-EXPECTED_SHA256 = "7566fe2a3b001819a466e4707473498828e504d8ed10eb94f0838b5755d21c79"
+EXPECTED_SHA256 = "6b24d607240e8f9ea930683966fe9b6454d812c3b7023a96e2b970346d472bc7"
 
-# How hard it is. Chosen once, so that a small network trained on all classes at once lands between 75 and 92 %.
-ROTATION_DEGREES = 16.0     # uniform in ±
-SHEAR = 0.18                # uniform in ±, on top of the oblique faces
-SCALE = (0.74, 1.08)        # of the glyph's box, each axis on its own
-SHIFT = 3.0                 # pixels of 32, uniform in ±
-CONTRAST = (52.0, 150.0)    # grey levels between ink and the ground's mean
+# How hard it is. ResNet-8 trained on all classes at once for the ten epochs of profile "quick" should land between 75 and 92 %.
+ROTATION_DEGREES = 15.0     # uniform in ±
+SHEAR = 0.17                # uniform in ±, on top of the oblique faces
+SCALE = (0.75, 1.08)        # of the glyph's box, each axis on its own
+SHIFT = 2.8                 # pixels of 32, uniform in ±
+CONTRAST = (58.0, 150.0)    # grey levels between ink and the ground's mean
 TINT = 42.0                 # how far ink and ground stray from grey, per channel, uniform in ±
-TEXTURE = 26.0              # amplitude of the ground's smooth texture
+TEXTURE = 24.0              # amplitude of the ground's smooth texture
 CLUTTER = 2                 # at most this many stray strokes
-NOISE = 11.0                # amplitude of the pixel noise (sum of two uniforms)
+NOISE = 10.0                # amplitude of the pixel noise (sum of two uniforms)
 
 _CANVAS = 64                # drawn twice as large, then averaged down
 _BOX = 46                   # the longer side of a glyph's box on that canvas
