@@ -108,14 +108,14 @@ def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = igno
 
 
 class _Lines(logging.Handler):
-    """Hands on what the notebook prints; papermill's own chatter stays behind."""
+    """Hands on what the notebook prints; pictures, the kernel's warnings and papermill's own chatter stay behind."""
 
     def __init__(self, on_event: OnEvent):
         super().__init__()
         self.hand_on = on_event
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.funcName == "log_output_message":
+        if record.funcName == "log_output_message" and record.levelno < logging.WARNING:
             for line in record.getMessage().splitlines():
-                if line.strip():
+                if line.strip() and not line.startswith("<"):
                     self.hand_on({"event": "notice", "text": line.rstrip()})

@@ -241,12 +241,12 @@ def test_lwf_mc_and_finetune_part_at_step_2_only(finished):
 
 
 def test_joint_sees_all_images_and_beats_finetune(tmp_path):
-    longer = dict(epochs=6, train_per_class=60, test_per_class=20)
+    longer = dict(epochs=6, test_per_class=20)
     joint = train.run(small_config("joint", **longer), tmp_path / "joint")
     finetune = train.run(small_config("finetune", **longer), tmp_path / "finetune")
     assert joint["average_incremental_accuracy"] > finetune["average_incremental_accuracy"] + 10
     assert finetune["steps"][-1]["accuracy_by_step"][0] < 20 < joint["steps"][-1]["accuracy_by_step"][0]
-    assert joint["bytes"]["per_step"][-1]["exemplars"] == 60 * 10 * 32 * 32
+    assert joint["bytes"]["per_step"][-1]["exemplars"] == 40 * 10 * 32 * 32
 
 
 def test_a_lesson_may_exchange_one_function_of_the_method(tmp_path):
