@@ -41,7 +41,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: RunConfig, resume: bool):
-        self.path, self.config = Path(path), config
+        self.path = Path(path)
         check_usable(self.path, config, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
