@@ -1,20 +1,27 @@
 """Where and how to compute: the device, the precision, and the environment that a run records."""
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import joblib
 import torch
 
 import m2kd_lite
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
+from m2kd_lite.events import OnEvent, ignore
+from m2kd_lite.nets import MEMORY_FORMAT
 
 
-def prepare_device(config: RunConfig) -> torch.device:
-    """The device of a run, set up for repeatable arithmetic.
+def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> torch.device:
+    """The device of a run, set up for repeatable arithmetic at the speed of this machine.
+
+    What is chosen here and in `nets.MEMORY_FORMAT` follows from what the machine is, never from a stopwatch: a choice
+    by timing could differ from one process to the next, and take the last bits of a result with it.
 
     Raises
     ------
@@ -28,18 +35,47 @@ def prepare_device(config: RunConfig) -> torch.device:
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise BadInput(f"--device {config.device}: not allowed; this machine has {count} CUDA devices; give auto or cpu")
-    elif config.precision == "tf32":
-        raise BadInput(f"--precision tf32: not allowed with --device {config.device}; it is arithmetic of NVIDIA GPUs; "
-                       "give fp32 or bf16")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+        _prepare_gpu(config.precision)
+    else:
+        _prepare_cpu(config, on_event)
     return device
 
 
+def _prepare_gpu(precision: str) -> None:
+    """TF32 where asked, and kernels that sum in one order. A kernel that has no such twin only warns."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = False
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")         # read when the first handle is made
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False         # a debugging aid that costs a kernel a tensor
+
+
+def _prepare_cpu(config: RunConfig, on_event: OnEvent) -> None:
+    if config.precision == "tf32":
+        raise BadInput(f"--precision tf32: not allowed with --device {config.device}; it is arithmetic of NVIDIA GPUs; "
+                       "give fp32 or bf16")
+    if config.precision == "bf16" and not has_bf16():
+        on_event({"event": "notice", "text": "this processor has no bf16 arithmetic; --precision fp32 would be faster"})
+    # Numbers below 1e-38 make a convolution many times slower. Set before the pool of threads starts, to reach them all.
+    torch.set_flush_denormal(True)
+    # A container or a scheduler may allow fewer cores than the machine has; more threads than cores crawl.
+    allowed = joblib.cpu_count()
+    if torch.get_num_threads() > allowed:
+        torch.set_num_threads(allowed)
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 numbers itself; without, bf16 is slower than fp32."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """bf16 for convolutions and heads where asked; master weights, batch norm's statistics and losses stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """bf16 for convolutions and heads where asked; master weights, batch norm's statistics and losses stay fp32.
+
+    Without autocast's cache of converted weights: each is used once a pass, and a CUDA graph must not keep them.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
 def describe_environment(device: torch.device) -> dict:
@@ -58,6 +94,8 @@ def describe_environment(device: torch.device) -> dict:
         "platform": platform.platform(terse=True),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
+        "memory_format": str(MEMORY_FORMAT).removeprefix("torch."),
+        "denormals": "flushed" if device.type == "cpu" else "kept",
     }
 
 

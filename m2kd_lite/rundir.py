@@ -2,8 +2,9 @@
 
     config.json  metrics.json  events.jsonl  snapshots.safetensors  checkpoint/ (while unfinished)
 
-The checkpoint is one file of tensors and JSON notes, kept in two generations: a torn newer one is named, and the older
-one is read. Used by `train.py` alone; readers of finished runs use `read_run`.
+The checkpoint is kept in two generations, each whole by itself: state-a and state-b, written by turns, and beside each
+the models of finished steps, which are written once a step. A torn newer generation is named, and the older one is
+read. Used by `train.py` alone; readers of finished runs use `read_run`.
 """
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from m2kd_lite import storage
 from m2kd_lite.config import RunConfig, option
 from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
 from m2kd_lite.events import OnEvent
+from m2kd_lite.snapshots import Snapshots
 
 
 def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
@@ -53,7 +56,7 @@ class RunFolder:
             raise BadInput(f"--out {path}: cannot write there ({error.strerror or error})") from None
         if not (self.path / "config.json").exists():
             storage.save_json(self.path / "config.json", {"schema": 1, "config": config.model_dump(mode="json")})
-        self._generations = [self.path / "checkpoint" / f"state-{letter}.safetensors" for letter in "ab"]
+        self._models_in: dict[str, int] = {}        # generation: how many models its file is known to hold
 
     def __enter__(self) -> RunFolder:
         return self
@@ -69,23 +72,28 @@ class RunFolder:
         except OSError as error:
             raise CannotWrite(f"{self.path / 'events.jsonl'}: cannot write: {error.strerror or error}") from error
 
-    def save_checkpoint(self, tensors: dict, notes: dict) -> None:
+    def save_checkpoint(self, tensors: dict, notes: dict, past: Snapshots) -> None:
         """Overwrite the older of the two generations. `notes["serial"]` must rise from call to call."""
-        storage.save_tensors(self._generations[notes["serial"] % 2], tensors, notes)
+        generation = "ab"[notes["serial"] % 2]
+        if self._models_in.get(generation) != len(past):
+            past.save(self._checkpoint("models", generation))
+            self._models_in[generation] = len(past)
+        # Last, since it makes the generation valid: until then, it is the one of the models' former content, or none.
+        storage.save_tensors(self._checkpoint("state", generation), tensors, notes | {"models": len(past)})
 
-    def load_checkpoint(self, on_event: OnEvent) -> tuple[dict, dict] | None:
-        """The newest readable generation as (tensors, notes); None where the run had not got so far.
+    def load_checkpoint(self, on_event: OnEvent, device: torch.device) -> tuple[dict, dict, Snapshots] | None:
+        """The newest readable generation as (tensors, notes, models); None where the run had not got so far.
 
         Raises
         ------
         DamagedFile : there are checkpoints, and none can be read.
         """
         found, damage = [], []
-        for path in self._generations:
-            if path.exists():
+        for generation in "ab":
+            if self._checkpoint("state", generation).exists():
                 try:
-                    found.append(storage.load_tensors(path))
-                except DamagedFile as error:
+                    found.append(self._load_generation(generation, device))
+                except (DamagedFile, BadInput) as error:
                     damage.append(str(error))
         if not found:
             if damage:
@@ -93,15 +101,28 @@ class RunFolder:
             return None
         for text in damage:
             on_event({"event": "notice", "text": f"{text}; going on from the other generation"})
-        return max(found, key=lambda pair: pair[1]["serial"])
+        return max(found, key=lambda state: state[1]["serial"])
+
+    def _load_generation(self, generation: str, device: torch.device) -> tuple[dict, dict, Snapshots]:
+        tensors, notes = storage.load_tensors(self._checkpoint("state", generation))
+        path = self._checkpoint("models", generation)
+        past = Snapshots.load(path, device)
+        if len(past) != notes.get("models"):
+            raise DamagedFile(f"{path}: holds the models of {len(past)} steps, its state of {notes.get('models')}")
+        return tensors, notes, past
+
+    def _checkpoint(self, what: str, generation: str) -> Path:
+        return self.path / "checkpoint" / f"{what}-{generation}.safetensors"
 
     def finish(self, metrics: dict) -> None:
         """Write metrics.json, which makes the run finished, then drop the checkpoint."""
         storage.save_json(self.path / "metrics.json", metrics)
-        for path in self._generations:
-            path.unlink(missing_ok=True)
-        if self._generations[0].parent.is_dir() and not any(self._generations[0].parent.iterdir()):
-            self._generations[0].parent.rmdir()
+        for generation in "ab":
+            for what in ("state", "models"):
+                self._checkpoint(what, generation).unlink(missing_ok=True)
+        folder = self.path / "checkpoint"
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @dataclass(frozen=True)

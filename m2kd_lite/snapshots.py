@@ -1,25 +1,26 @@
 """Every past model of a run in one file, and model k rebuilt from it bit for bit (section 3.3, Eq. 7-8).
 
 With pruning, all models share one set of convolution weights and a mask that says which step owns each; a step adds
-only its batch-norm parameters and statistics, and both heads. Without pruning a step adds its whole state. Either way
-`reconstruct(k)` reads the same: the step's own parts, and the shared weights that are active at k. Written by
-`train.py`; read by `m2kd-lite reconstruct`, the notebooks and the stepper.
+which weights it took, its batch-norm parameters and statistics, and its heads. Without pruning a step adds its whole
+state. Either way `reconstruct(k)` reads the same: the step's own parts, and the shared weights that are active at k.
+How the small parts are packed is in `packing.py`. Written by `train.py`; read by `m2kd-lite reconstruct` and notebooks.
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import zstandard
 from torch import Tensor
 
-from m2kd_lite import masks, storage
+from m2kd_lite import masks, packing, storage
 from m2kd_lite.errors import BadInput, DamagedFile
 from m2kd_lite.nets import IncrementalNet
 
-FORMAT = "m2kd-lite snapshots 1"
+FORMAT = "m2kd-lite snapshots 2"
 SHARED = ("pixel_mean", "pixel_std")        # set in step 1 and the same in every model
+PACKED = ("batch_norm", "heads")            # components of a step that are one frame each in a file
 
 
 @dataclass
@@ -29,7 +30,9 @@ class Snapshots:
     Attributes
     ----------
     backbone, channels, auxiliary : what `IncrementalNet` needs to be built.
-    parts : per step, the tensors that only this step's model has, by their names in the network.
+    parts : per step, the tensors that only this step's model has, by their names in the network. Where models share
+        weights, the auxiliary head is kept for the step's own classes only: a teacher is asked about no others, and
+        the head serves training only.
     weights : convolution weights that all models share; empty without pruning.
     masks : uint8, the owner of each of those weights.
     shared : what every model has in common besides.
@@ -58,7 +61,13 @@ class Snapshots:
         self.shared = {name: state.pop(name) for name in SHARED}
         self.weights = {name: state.pop(name) for name in new_masks}
         self.masks = {name: mask.clone() for name, mask in new_masks.items()}
+        if self.masks and self.auxiliary:
+            for name in ("auxiliary.weight", "auxiliary.bias"):
+                state[name] = state[name][self._old_classes(len(self) + 1):].clone()
         self.parts.append(state)
+
+    def _old_classes(self, step: int) -> int:
+        return len(self.parts[step - 2]["main.bias"]) if step > 1 else 0
 
     def state(self, step: int) -> dict[str, Tensor]:
         """The state dictionary of model `step` (from 1).
@@ -71,10 +80,19 @@ class Snapshots:
             raise BadInput(f"--step {step}: not allowed; give a whole number from 1 to {len(self)}")
         rebuilt = {name: weight.masked_fill(~masks.active(self.masks[name], step), 0.0)
                    for name, weight in self.weights.items()}
-        return rebuilt | self.shared | self.parts[step - 1]
+        part = dict(self.parts[step - 1])
+        classes = len(part["main.bias"])
+        for name in ("auxiliary.weight", "auxiliary.bias"):
+            if name in part and len(part[name]) < classes:      # rows that were not kept: NaN, so that no use goes unseen
+                part[name] = torch.cat([part[name].new_full((classes - len(part[name]), *part[name].shape[1:]), math.nan),
+                                        part[name]])
+        return rebuilt | self.shared | part
 
     def reconstruct(self, step: int) -> IncrementalNet:
-        """Model `step` as it was when its step ended, in eval mode: on the same device, the same logits bit for bit."""
+        """Model `step` as it was when its step ended, in eval mode: on the same device, the same logits bit for bit.
+
+        Where models share weights, the auxiliary logits of classes older than the step are not kept, and NaN.
+        """
         state = self.state(step)
         net = IncrementalNet(self.backbone, self.channels, self.auxiliary, seed=0).to(state["main.weight"].device)
         try:
@@ -84,35 +102,59 @@ class Snapshots:
         return net.eval().requires_grad_(False)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict]:
-        """Flat names to tensors, and JSON notes: what a file holds. Masks are compressed."""
+        """Flat names to tensors, and JSON notes: what a file holds."""
         tensors = {f"shared/{name}": tensor for name, tensor in self.shared.items()}
         tensors |= {f"weights/{name}": weight for name, weight in self.weights.items()}
-        if self.masks:
-            tensors["masks"] = _compress(self.masks)
+        for step, (part, frames) in enumerate(zip(self.parts, self.frames(), strict=True), 1):
+            tensors |= {f"step{step:03d}/{name}": tensor for name, tensor in part.items() if _component(name, tensor) == "weights"}
+            tensors |= {f"step{step:03d}/{component}": frame for component, frame in frames.items()}
+        return tensors, {"format": FORMAT, "backbone": self.backbone, "channels": self.channels,
+                         "auxiliary": self.auxiliary, "masked": bool(self.masks), "notes": self.notes,
+                         "classes": [len(part["main.bias"]) for part in self.parts]}
+
+    def frames(self) -> list[dict[str, Tensor]]:
+        """What each step adds beside whole convolution weights, packed as in the file: uint8, by component."""
+        owners = packing.pack_masks(self.masks, len(self)) if self.masks else []
+        frames = []
         for step, part in enumerate(self.parts, 1):
-            tensors |= {f"step{step:03d}/{name}": tensor for name, tensor in part.items()}
-        notes = {"format": FORMAT, "backbone": self.backbone, "channels": self.channels, "auxiliary": self.auxiliary,
-                 "steps": len(self), "masks": {name: list(mask.shape) for name, mask in self.masks.items()},
-                 "notes": self.notes}
-        return tensors, notes
+            frames.append({component: packing.pack_floats({name: tensor for name, tensor in part.items()
+                                                           if _component(name, tensor) == component})
+                           for component in PACKED})
+            if owners:
+                frames[-1]["mask"] = owners[step - 1]
+        return frames
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], notes: dict, device: str | torch.device = "cpu") -> Snapshots:
         """The inverse of `to_tensors`. Raises KeyError or ValueError where the two do not fit each other."""
         if notes["format"] != FORMAT:
-            raise ValueError(f"format {notes['format']!r}")
+            raise ValueError(f"format {notes['format']!r}, not {FORMAT!r}")
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             group, _, rest = name.partition("/")
-            groups.setdefault(group, {})[rest] = tensor.to(device)
-        return cls(
-            notes["backbone"], notes["channels"], notes["auxiliary"],
-            parts=[groups[f"step{step:03d}"] for step in range(1, notes["steps"] + 1)],
-            weights=groups.get("weights", {}),
-            masks=_decompress(tensors["masks"], notes["masks"], device) if notes["masks"] else {},
-            shared=groups.get("shared", {}),
-            notes=notes["notes"],
-        )
+            groups.setdefault(group, {})[rest] = tensor
+        steps = [groups[f"step{step:03d}"] for step in range(1, len(notes["classes"]) + 1)]
+        weights = groups.get("weights", {})
+        owners = {}
+        if notes["masked"]:
+            owners = packing.unpack_masks([frames.pop("mask") for frames in steps], {name: w.shape for name, w in weights.items()})
+        net = IncrementalNet(notes["backbone"], notes["channels"], notes["auxiliary"], seed=0)
+        norms = {name: tensor.shape for name, tensor in net.state_dict().items()
+                 if name not in SHARED and _component(name, tensor) == "batch_norm"}
+        parts = []
+        for frames, classes, old in zip(steps, notes["classes"], [0, *notes["classes"]], strict=False):
+            heads = {"main.weight": (classes, net.main.in_features), "main.bias": (classes,)}
+            if net.auxiliary is not None:
+                rows = classes - old if notes["masked"] else classes
+                heads |= {"auxiliary.weight": (rows, net.auxiliary.in_features), "auxiliary.bias": (rows,)}
+            parts.append(packing.unpack_floats(frames.pop("batch_norm"), norms)
+                         | packing.unpack_floats(frames.pop("heads"), heads) | frames)
+
+        def on_device(members: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device) for name, tensor in members.items()}
+
+        return cls(notes["backbone"], notes["channels"], notes["auxiliary"], list(map(on_device, parts)), on_device(weights),
+                   on_device(owners), on_device(groups.get("shared", {})), notes["notes"])
 
     def save(self, path: Path) -> str:
         """Write one safetensors file; returns the SHA-256 of its content."""
@@ -130,12 +172,14 @@ class Snapshots:
         tensors, notes = storage.load_tensors(path)
         try:
             return cls.from_tensors(tensors, notes, device)
-        except (KeyError, ValueError, TypeError, zstandard.ZstdError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedFile(f"{path}: not a snapshots file ({error})") from None
 
 
 def ledger(snapshots: Snapshots, memory: str, images_bytes: int = 0) -> dict[str, int]:
     """The bytes a method carries from its latest step to the next, by component (the paper's section 4.6, Table 2).
+
+    Counted as they lie in `snapshots.safetensors`; the file has a header of a few kilobytes besides.
 
     Parameters
     ----------
@@ -148,13 +192,13 @@ def ledger(snapshots: Snapshots, memory: str, images_bytes: int = 0) -> dict[str
     -------
     bytes of weights, mask, batch_norm, heads, exemplars and their total.
     """
-    kept = snapshots.parts if memory not in ("none", "all images") else snapshots.parts[-1:]
-    out = {"weights": sum(map(_bytes, snapshots.weights.values())),
-           "mask": _compress(snapshots.masks).numel() if snapshots.masks else 0,
-           "batch_norm": 0, "heads": 0, "exemplars": images_bytes}
-    for part in kept:
-        for name, tensor in part.items():
-            out[_component(name, tensor)] += _bytes(tensor)
+    kept = slice(None) if memory not in ("none", "all images") else slice(-1, None)
+    out = {"weights": sum(map(_bytes, snapshots.weights.values())), "mask": 0, "batch_norm": 0, "heads": 0,
+           "exemplars": images_bytes}
+    for part, frames in zip(snapshots.parts[kept], snapshots.frames()[kept], strict=True):
+        out["weights"] += sum(_bytes(tensor) for name, tensor in part.items() if _component(name, tensor) == "weights")
+        for component, frame in frames.items():
+            out[component] += _bytes(frame)
     return out | {"total": sum(out.values())}
 
 
@@ -166,19 +210,3 @@ def _component(name: str, tensor: Tensor) -> str:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _compress(owners: dict[str, Tensor]) -> Tensor:
-    """All masks, in name order, as one zstandard frame. Level 19 comes within 2 % of the entropy of the owners."""
-    raw = b"".join(owners[name].cpu().contiguous().numpy().tobytes() for name in sorted(owners))
-    return torch.frombuffer(bytearray(zstandard.ZstdCompressor(level=19).compress(raw)), dtype=torch.uint8)
-
-
-def _decompress(frame: Tensor, shapes: dict[str, list[int]], device: str | torch.device) -> dict[str, Tensor]:
-    sizes = {name: int(torch.Size(shape).numel()) for name, shape in sorted(shapes.items())}
-    total = sum(sizes.values())
-    raw = zstandard.ZstdDecompressor().decompress(frame.cpu().numpy().tobytes(), max_output_size=total)
-    if len(raw) != total:
-        raise ValueError(f"the masks hold {len(raw)} bytes, not {total}")
-    flat = torch.frombuffer(bytearray(raw), dtype=torch.uint8).split(list(sizes.values()))
-    return {name: part.view(shapes[name]).to(device) for name, part in zip(sizes, flat, strict=True)}

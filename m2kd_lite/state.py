@@ -36,9 +36,9 @@ class State:
     ----------
     net : the live network.
     past : the models of finished steps.
-    masks : per convolution, uint8, the owner of each weight; empty for a method that does not prune.
-    momenta : the optimizer's, by parameter name, while a phase is under way.
     loss_sum : scalar float64, over the batches of the epoch under way.
+    masks : per convolution, uint8, the owner of each weight; empty for a method that does not prune.
+    momenta : SGD's, by parameter name, while a phase is under way; empty between phases.
     results : one entry a finished step, as metrics.json will hold it.
     seconds : spent in this step on training and on teachers; and in all before this process began.
     step_loss : mean loss of the last finished epoch.
@@ -47,9 +47,9 @@ class State:
 
     net: IncrementalNet
     past: snapshots.Snapshots
+    loss_sum: Tensor
     masks: dict[str, Tensor] = field(default_factory=dict)
     momenta: dict[str, Tensor] = field(default_factory=dict)
-    loss_sum: Tensor | None = None
     position: Position = field(default_factory=Position)
     results: list[dict] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "teacher": 0.0, "wall": 0.0})
@@ -66,41 +66,28 @@ class State:
         past = snapshots.Snapshots(config.backbone, channels, method.auxiliary, notes={
             "config": config.model_dump(mode="json"), "class_names": list(stream.class_names),
             "columns": [[own.start, own.stop] for own in stream.columns]})
-        return cls(net, past, masks.new_masks(net.convolutions()) if method.prunes else {})
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        return cls(net, past, loss_sum, masks.new_masks(net.convolutions()) if method.prunes else {})
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict]:
-        """Flat names to tensors, and JSON notes: what a checkpoint holds."""
-        tensors, past_notes = self.past.to_tensors()
-        groups = {"past": tensors, "net": self.net.state_dict(), "masks": self.masks, "momenta": self.momenta}
+        """Flat names to tensors, and JSON notes: what a checkpoint holds beside `past`."""
+        groups = {"net": self.net.state_dict(), "masks": self.masks, "momenta": self.momenta, "loss": {"sum": self.loss_sum}}
         tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
-        if self.loss_sum is not None:
-            tensors["loss_sum/"] = self.loss_sum
         return tensors, {"serial": self.serial, "position": vars(self.position), "results": self.results,
-                         "past": past_notes, "seconds": dict(self.seconds),
+                         "seconds": dict(self.seconds),
                          "step_loss": self.step_loss if math.isfinite(self.step_loss) else None}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], notes: dict, seed: int, device: torch.device) -> State:
+    def from_tensors(cls, tensors: dict[str, Tensor], notes: dict, past: snapshots.Snapshots, seed: int,
+                     device: torch.device) -> State:
         """The inverse of `to_tensors`."""
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "past": {}, "masks": {}, "momenta": {}, "loss_sum": {}}
+        groups: dict[str, dict[str, Tensor]] = {"net": {}, "masks": {}, "momenta": {}, "loss": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = tensor.to(device)
-        past = snapshots.Snapshots.from_tensors(groups["past"], notes["past"], device)
         net = IncrementalNet(past.backbone, past.channels, past.auxiliary, seed).to(device).load_state(groups["net"])
-        return cls(net, past, groups["masks"], groups["momenta"], groups["loss_sum"].get(""),
-                   Position(**notes["position"]), notes["results"], notes["seconds"],
+        momenta = {name: torch.empty_like(parameter).copy_(groups["momenta"][name])     # in the parameter's layout
+                   for name, parameter in net.named_parameters() if groups["momenta"]}
+        return cls(net, past, groups["loss"]["sum"], groups["masks"], momenta, Position(**notes["position"]),
+                   notes["results"], notes["seconds"],
                    math.nan if notes["step_loss"] is None else notes["step_loss"], notes["serial"])
-
-    def take_momenta(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note the optimizer's momenta by parameter name, for a checkpoint in the middle of a phase."""
-        names = {id(parameter): name for name, parameter in self.net.named_parameters()}
-        self.momenta = {names[id(parameter)]: kept["momentum_buffer"]
-                        for parameter, kept in optimizer.state.items() if kept.get("momentum_buffer") is not None}
-
-    def give_momenta(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hand restored momenta to a phase's new optimizer; none, where the phase begins."""
-        for name, parameter in self.net.named_parameters():
-            if name in self.momenta:
-                optimizer.state[parameter]["momentum_buffer"] = self.momenta[name].clone()
-        self.momenta = {}

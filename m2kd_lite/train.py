@@ -20,6 +20,7 @@ from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
 from m2kd_lite.errors import BadInput, Diverged, Interrupted
 from m2kd_lite.events import OnEvent, ignore
+from m2kd_lite.loop import TrainingData, Update
 from m2kd_lite.methods import METHODS, Method
 from m2kd_lite.nets import IncrementalNet
 from m2kd_lite.rundir import RunFolder, check_usable, is_finished, read_run
@@ -60,7 +61,7 @@ class _Run:
     def __init__(self, config: RunConfig, method: Method, on_event: OnEvent, should_stop):
         self.config, self.method = config, method
         self.on_event, self.should_stop = on_event, should_stop
-        self.device = prepare_device(config)
+        self.device = prepare_device(config, on_event)
 
     # ---- a run ------------------------------------------------------------------------------------------------------
 
@@ -82,15 +83,18 @@ class _Run:
     def _start(self) -> None:
         """A new state, or the one of the folder's checkpoint."""
         self._begun = self._saved = self._reported = time.monotonic()
-        stored = self.folder.load_checkpoint(self.on_event)
+        stored = self.folder.load_checkpoint(self.on_event, self.device)
         if stored is None:
             self.state = State.new(self.config, self.method, self.stream, self.device)
         else:
-            tensors, notes = stored
+            tensors, notes, past = stored
             if notes["data_sha256"] != self.data_sha256:
                 raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
                                f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
-            self.state = State.from_tensors(tensors, notes, self.config.seed, self.device)
+            if notes["threads"] != torch.get_num_threads():
+                self.on_event({"event": "notice", "text": f"begun with {notes['threads']} threads, going on with "
+                               f"{torch.get_num_threads()}: the last bits of the numbers may differ"})
+            self.state = State.from_tensors(tensors, notes, past, self.config.seed, self.device)
         self.on_event({"event": "run", "state": "resumed" if stored else "started", "folder": str(self.folder.path)})
 
     def _finish(self) -> dict:
@@ -126,11 +130,11 @@ class _Run:
         if state.net.main.out_features < columns[-1].stop:
             state.net.grow_heads(columns[-1].stop, position.step)
         main_targets, auxiliary_targets = self.soft_targets(images, labels, columns)
-        batch = (images, labels, main_targets, auxiliary_targets[:, :, :columns[-1].start])
+        training = TrainingData(images, labels, main_targets, auxiliary_targets[:, :, :columns[-1].start])
 
         if position.phase == "train":
             movable = {name: masks.free(mask) for name, mask in state.masks.items()}
-            self.phase(batch, movable, self.config.epochs, self.config.learning_rate)
+            self.phase(training, movable, self.config.epochs, self.config.learning_rate)
             if self.method.prunes:
                 state.masks = self.method.prune(state.net.convolutions(), state.masks, position.step, self.config.pruning_ratio)
                 self._enter("finetune")
@@ -138,7 +142,7 @@ class _Run:
                 self._enter("done")
         if position.phase == "finetune":
             movable = {name: mask == position.step for name, mask in state.masks.items()}
-            self.phase(batch, movable, self.config.finetune_epochs, lambda epoch: self.config.finetune_rate())
+            self.phase(training, movable, self.config.finetune_epochs, lambda epoch: self.config.finetune_rate())
             self._enter("done")
 
         state.past.add(state.net, state.masks)
@@ -178,68 +182,56 @@ class _Run:
 
     # ---- a phase ----------------------------------------------------------------------------------------------------
 
-    def phase(self, batch: tuple[Tensor, ...], movable: dict[str, Tensor], epochs: int,
-              rate: Callable[[int], float]) -> None:
+    def phase(self, data: TrainingData, movable: dict[str, Tensor], epochs: int, rate: Callable[[int], float]) -> None:
         """Train for `epochs` epochs, from where the position says.
 
         Parameters
         ----------
-        batch : images (N, C, H, W) uint8, labels (N,), main targets (2, N, classes), auxiliary targets (2, N, old).
+        data : what the step trains on.
         movable : per convolution, where its weights may move; empty where all may.
         rate : learning rate of an epoch.
         """
         state, config, position = self.state, self.config, self.state.position
-        net = state.net.train()
-        # Section 4.1: weight decay in step 1 only. A fresh optimizer a phase: stale momentum would move frozen weights.
-        optimizer = torch.optim.SGD(net.parameters(), lr=rate(0), momentum=config.momentum,
-                                    weight_decay=config.weight_decay if position.step == 1 else 0.0)
-        state.give_momenta(optimizer)
-        convolutions = net.convolutions()
-        frozen = [(convolutions[name], ~may_move) for name, may_move in movable.items()]
-
-        images = batch[0]
+        count = len(data.images)
         # iCaRL's code drops an incomplete last batch; a step smaller than one batch is trained whole.
-        batches = max(1, len(images) // config.batch_size)
+        batch_size = min(config.batch_size, count)
+        batches = count // batch_size
+        if not state.momenta:       # a fresh optimizer for every phase: stale momentum would move frozen weights
+            state.momenta = {name: torch.zeros_like(parameter) for name, parameter in state.net.named_parameters()}
+        # Section 4.1: weight decay in step 1 only.
+        update = Update(state.net.train(), data, self.objective, batch_size=batch_size,
+                        frozen={name: ~may_move for name, may_move in movable.items()}, momenta=state.momenta,
+                        loss_sum=state.loss_sum, momentum=config.momentum,
+                        weight_decay=config.weight_decay if position.step == 1 else 0.0, precision=config.precision)
         while position.epoch < epochs:
             begun = time.monotonic()
-            order, flips = self._draw(len(images))
-            optimizer.param_groups[0]["lr"] = rate(position.epoch)
+            order, flips = self._draw(count)
+            update.set_rate(rate(position.epoch))
             if position.batch == 0:
-                state.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+                state.loss_sum.zero_()
             first = position.batch
             for position.batch in range(first + 1, batches + 1):
-                rows = slice((position.batch - 1) * config.batch_size, position.batch * config.batch_size)
-                loss = self.batch_loss(net, batch, order[rows], flips[rows])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                for weight, is_frozen in frozen:
-                    weight.grad.masked_fill_(is_frozen, 0.0)    # before the update, so that no momentum builds up
-                optimizer.step()
-                state.loss_sum += loss.detach()
+                rows = slice((position.batch - 1) * batch_size, position.batch * batch_size)
+                update(order[rows], flips[rows])
                 self._progress(f"step {position.step}, {position.phase}",
                                position.epoch * batches + position.batch, epochs * batches)
                 if position.batch < batches:
-                    self._maybe_checkpoint(optimizer, begun)
+                    self._maybe_checkpoint(begun)
+            state.step_loss = state.loss_sum.item() / batches
             seconds = time.monotonic() - begun
             state.seconds["train"] += seconds
-            state.step_loss = state.loss_sum.item() / batches
-            self._report_epoch(epochs, rate(position.epoch), seconds, (batches - first) * config.batch_size)
+            self._report_epoch(epochs, rate(position.epoch), seconds, (batches - first) * batch_size)
             position.epoch, position.batch = position.epoch + 1, 0
-            self._maybe_checkpoint(optimizer)
+            self._maybe_checkpoint()
 
-    def batch_loss(self, net: IncrementalNet, batch: tuple[Tensor, ...], rows: Tensor, flips: Tensor) -> Tensor:
-        """Eq. 4 on some images, each as it is (flip 0) or mirrored (flip 1)."""
-        images, labels, main_targets, auxiliary_targets = batch
-        chosen = images[rows]
-        chosen = torch.where(flips[:, None, None, None].bool(), chosen.flip(3), chosen)
-        with autocast(self.device, self.config.precision):
-            logits, auxiliary_logits = net(chosen)
+    def objective(self, logits: Tensor, auxiliary_logits: Tensor | None, main_targets: Tensor,
+                  auxiliary_targets: Tensor, labels: Tensor) -> Tensor:
+        """Eq. 4 on a batch."""
         total = len(self.stream.class_names)
-        main = self.method.main_loss(logits, main_targets[flips, rows], total)
+        main = self.method.main_loss(logits, main_targets, total)
         if auxiliary_logits is None:
             return main
-        auxiliary = self.method.auxiliary_loss(auxiliary_logits, auxiliary_targets[flips, rows], labels[rows],
-                                               self.config.alpha, total)
+        auxiliary = self.method.auxiliary_loss(auxiliary_logits, auxiliary_targets, labels, self.config.alpha, total)
         return losses.total_loss(main, auxiliary, self.config.lambda_aux)
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor]:
@@ -274,12 +266,11 @@ class _Run:
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _maybe_checkpoint(self, optimizer: torch.optim.Optimizer, epoch_begun: float | None = None) -> None:
+    def _maybe_checkpoint(self, epoch_begun: float | None = None) -> None:
         """Every 30 seconds, and when asked to stop. Mid-epoch, the seconds since `epoch_begun` are counted first."""
         status = self.should_stop()
         if status is None and time.monotonic() - self._saved < CHECKPOINT_SECONDS:
             return
-        self.state.take_momenta(optimizer)
         spent = time.monotonic() - epoch_begun if epoch_begun is not None else 0.0
         self.state.seconds["train"] += spent
         self.save_checkpoint()
@@ -292,7 +283,8 @@ class _Run:
         self.state.serial += 1
         tensors, notes = self.state.to_tensors()
         notes["seconds"]["wall"] = self._wall()
-        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.data_sha256})
+        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.data_sha256, "threads": torch.get_num_threads()},
+                                    self.state.past)
         self._saved = time.monotonic()
 
     def _wall(self) -> float:

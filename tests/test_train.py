@@ -57,7 +57,9 @@ def test_every_model_is_rebuilt_bit_for_bit(method, live, tmp_path):
         with torch.no_grad():
             logits, auxiliary = past.reconstruct(step)(was["images"])
         assert torch.equal(logits, was["logits"][0])
-        assert auxiliary is None or torch.equal(auxiliary, was["logits"][1])
+        if auxiliary is not None:       # where models share weights, the auxiliary head is kept for its own classes
+            own = 4 * (step - 1) if method == "m2kd" else 0
+            assert torch.equal(auxiliary[:, own:], was["logits"][1][:, own:]) and auxiliary[:, :own].isnan().all()
         assert not was["training"]
 
 
@@ -173,7 +175,7 @@ def interrupted_run(folder, after=30):
     batches = iter(range(10_000))
     with pytest.raises(Interrupted):
         train.run(small_config("m2kd"), folder, should_stop=lambda: 130 if next(batches) == after else None)
-    return sorted((folder / "checkpoint").glob("*.safetensors"), key=lambda p: storage.load_tensors(p)[1]["serial"])
+    return sorted((folder / "checkpoint").glob("state-*.safetensors"), key=lambda p: storage.load_tensors(p)[1]["serial"])
 
 
 def test_a_torn_checkpoint_is_named_and_the_older_one_is_used(tmp_path, finished):
@@ -277,12 +279,12 @@ def test_weight_decay_is_for_step_1_only_and_every_phase_has_a_fresh_optimizer(s
 
 def test_an_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(tmp_path, monkeypatch):
     sizes = []
-    real = train._Run.batch_loss
+    real = train.Update.__call__
 
-    def spy(self, net, batch, rows, flips):
+    def spy(self, rows, flips):
         sizes.append(len(rows))
-        return real(self, net, batch, rows, flips)
+        real(self, rows, flips)
 
-    monkeypatch.setattr(train._Run, "batch_loss", spy)
+    monkeypatch.setattr(train.Update, "__call__", spy)
     train.run(small_config("finetune", train_per_class=10, batch_size=32, epochs=1), tmp_path / "run")
     assert sizes == [32, 32, 20]        # 40 images: one batch of 32, 8 dropped; the last step has 20 in all

@@ -1,0 +1,118 @@
+"""One update of the network, from a draw of images to the moved weights: what every experiment waits for.
+
+Gather, flip, forward, both losses, backward, mask, SGD. The draw, the learning rate and the sum of losses lie in fixed
+tensors, and nothing in between asks the device for a value: so a GPU records the update once, as one CUDA graph, and
+replays it. The CPU runs the same lines. Used by `train.py` and the benchmarks.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2kd_lite.device import autocast
+from m2kd_lite.nets import IncrementalNet
+
+# (logits, auxiliary logits or None, main targets, auxiliary targets, labels) of a batch, to a scalar.
+Objective = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a step trains on, all of it on the device.
+
+    Attributes
+    ----------
+    images : (N, C, H, W) uint8.
+    labels : (N,) int64, positions in the class order.
+    main_targets : (2, N, classes seen) float32; index 0 for the image as it is, 1 for its mirror image.
+    auxiliary_targets : (2, N, old classes) float32.
+    """
+
+    images: Tensor
+    labels: Tensor
+    main_targets: Tensor
+    auxiliary_targets: Tensor
+
+
+class Update:
+    """Call it with the rows and flips of a batch, and the network has learnt from them.
+
+    Parameters
+    ----------
+    net : moved in place; in train mode.
+    data, objective : what to learn from, and the loss.
+    batch_size : images of every batch.
+    frozen : per convolution, bool, the weights that must not move.
+    momenta : per parameter, float32 of its shape; moved in place.
+    loss_sum : scalar float64; each update adds its loss.
+    momentum, weight_decay : of SGD.
+    precision : see `device.autocast`.
+    """
+
+    def __init__(self, net: IncrementalNet, data: TrainingData, objective: Objective, *, batch_size: int,
+                 frozen: Mapping[str, Tensor], momenta: Mapping[str, Tensor], loss_sum: Tensor, momentum: float,
+                 weight_decay: float, precision: str):
+        self._net, self._data, self._objective, self._precision = net, data, objective, precision
+        self._loss_sum = loss_sum
+        self._device = data.images.device
+        self._rows = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
+        self._flips = torch.zeros_like(self._rows)
+        self._rate = torch.zeros((), device=self._device)
+        convolutions = net.convolutions()
+        self._frozen = [(convolutions[name], is_frozen) for name, is_frozen in frozen.items()]
+        # Fused: the one SGD that reads its rate from a tensor without fetching it. As fast as the others on a CPU.
+        self._optimizer = torch.optim.SGD(net.parameters(), lr=self._rate, momentum=momentum,
+                                          weight_decay=weight_decay, fused=True)
+        for name, parameter in net.named_parameters():
+            self._optimizer.state[parameter]["momentum_buffer"] = momenta[name]
+        self._go = self._record() if self._device.type == "cuda" else self._update
+
+    def __call__(self, rows: Tensor, flips: Tensor) -> None:
+        """Learn from a batch. rows, flips: (batch size,) int64; flip 1 takes the mirror image."""
+        self._rows.copy_(rows)
+        self._flips.copy_(flips)
+        self._go()
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate from now on."""
+        self._rate.fill_(rate)
+
+    def _update(self) -> None:
+        data, rows, flips = self._data, self._rows, self._flips
+        images = data.images[rows]
+        images = torch.where(flips[:, None, None, None].bool(), images.flip(3), images)
+        with autocast(self._device, self._precision):
+            logits, auxiliary_logits = self._net(images)
+        loss = self._objective(logits, auxiliary_logits, data.main_targets[flips, rows],
+                               data.auxiliary_targets[flips, rows], data.labels[rows])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for weight, is_frozen in self._frozen:
+            weight.grad.masked_fill_(is_frozen, 0.0)        # before the update, so that no momentum builds up
+        self._optimizer.step()
+        self._loss_sum += loss.detach()
+
+    def _record(self) -> Callable[[], None]:
+        """Capture `_update` as a CUDA graph; calling the result replays it.
+
+        The warm-up that a capture needs updates the network for real, so everything that an update moves is put back.
+        """
+        moved = [*self._net.parameters(), *self._net.buffers(), self._loss_sum,
+                 *(kept["momentum_buffer"] for kept in self._optimizer.state.values())]
+        before = [tensor.detach().clone() for tensor in moved]
+        aside = torch.cuda.Stream(self._device)
+        aside.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._update()
+        torch.cuda.current_stream(self._device).wait_stream(aside)
+        with torch.no_grad():
+            for tensor, was in zip(moved, before, strict=True):
+                tensor.copy_(was)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._update()
+        return graph.replay
