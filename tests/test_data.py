@@ -1,8 +1,11 @@
 """Data sets and the class stream, on real trees, real fonts and a real (local) server."""
 import functools
 import http.server
+import os
+import shutil
 import tarfile
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from PIL import Image
 
 from m2kd_lite import data
 from m2kd_lite.data import cache as data_cache
-from m2kd_lite.data import downloads, glyphs
+from m2kd_lite.data import downloads, glyphs, imagefolder
+from m2kd_lite.data.decode import decode_many
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.data.stream import ClassStream, class_columns, class_order
 from m2kd_lite.errors import BadInput
@@ -269,7 +273,6 @@ def test_broken_and_foreign_files_are_left_out_by_name_every_time(tmp_path):
 
 
 def test_many_files_are_decoded_by_several_processes_in_order(tmp_path, monkeypatch):
-    from m2kd_lite.data import imagefolder
     root = make_tree(tmp_path)
     alone = data.load("imagefolder", str(root))
     monkeypatch.setattr(imagefolder, "_CHUNK", 4)           # 18 files are now many
@@ -278,37 +281,145 @@ def test_many_files_are_decoded_by_several_processes_in_order(tmp_path, monkeypa
     said = []
     together = data.load("imagefolder", str(root), on_event=said.append)
     assert together.sha256 == alone.sha256
-    assert said[-1] == {"event": "progress", "what": "decoding images", "done": 18, "total": 18}
+    first, last = ({"event": "progress", "what": "decoding images", "done": done, "total": 18} for done in (0, 18))
+    assert said[0] == first and said[-1] == last            # a bar is there before the processes have started
+
+
+def test_images_of_one_shape_travel_between_processes_as_one_array(tmp_path):
+    root = make_tree(tmp_path, sizes=((32, 32), (32, 48)))
+    paths = [str(root / "train" / "ant" / f"{i}.png") for i in range(4)]
+    alike = decode_many(paths[::2])
+    assert isinstance(alike, np.ndarray) and alike.shape == (2, 3, 32, 32)
+    assert [image.shape[2] for image in decode_many(paths)] == [32, 48, 32, 48]
+    assert decode_many(["a.txt", "b.txt"]) == ["not an image file"] * 2
 
 
 def test_the_cache_is_keyed_by_content(tmp_path, monkeypatch):
-    import os
-    import shutil
     root = make_tree(tmp_path / "tree")
     first = data.load("imagefolder", str(root))
-    from m2kd_lite.data import imagefolder
     shutil.copytree(root, tmp_path / "copy")
-    with monkeypatch.context() as patch:
-        patch.setattr(imagefolder, "_decode_all", lambda *a: pytest.fail("decoded a copy again"))
-        assert data.load("imagefolder", str(tmp_path / "copy")).sha256 == first.sha256
-    # swap the data under the cache: same name, same size, same times
-    victim = root / "train" / "ant" / "0.png"
-    times, size = os.stat(victim), victim.stat().st_size
-    pixels = np.asarray(Image.open(victim)).copy()
+    monkeypatch.setattr(imagefolder, "_decode_all", lambda *a: pytest.fail("decoded a copy again"))
+    assert data.load("imagefolder", str(tmp_path / "copy")).sha256 == first.sha256
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """`clock(root, age)`: from now on the youngest file below `root` is `age` nanoseconds old."""
+    def set_to(root, age):
+        stats = [path.stat() for path in root.rglob("*") if path.is_file()]
+        now = max(max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats) + age
+        monkeypatch.setattr(imagefolder, "time", SimpleNamespace(time_ns=lambda: now))
+    return set_to
+
+
+@pytest.fixture
+def hashings(monkeypatch):
+    """A list that grows by the folder's name whenever all its files are read for their hashes."""
+    seen, hash_all = [], imagefolder._hash_all
+    monkeypatch.setattr(imagefolder, "_hash_all", lambda root, files: (seen.append(root.name), hash_all(root, files))[1])
+    return seen
+
+
+def swap_a_pixel(file):
+    """Another image under the same name, with the same size and modification time."""
+    before, pixels = file.stat(), np.asarray(Image.open(file)).copy()
     pixels[0, 0] ^= 1
     for level in range(10):
-        Image.fromarray(pixels).save(victim, compress_level=level)
-        raw = victim.read_bytes()
-        if len(raw) <= size:
+        Image.fromarray(pixels).save(file, compress_level=level)
+        if file.stat().st_size <= before.st_size:
             break
-    victim.write_bytes(raw + bytes(max(0, size - len(raw))))
-    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert data.load("imagefolder", str(root)).sha256 != first.sha256
+    with open(file, "ab") as end:                           # a PNG may be followed by anything
+        end.write(bytes(before.st_size - file.stat().st_size))
+    while file.stat().st_ctime_ns == before.st_ctime_ns or file.stat().st_mtime_ns != before.st_mtime_ns:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+
+
+@pytest.mark.parametrize("age", [0, 10**12])
+def test_swapped_data_are_noticed_whether_or_not_the_key_was_remembered(tmp_path, clock, hashings, age):
+    root = make_tree(tmp_path)
+    clock(root, age)
+    first = data.load("imagefolder", str(root))
+    swap_a_pixel(root / "train" / "ant" / "0.png")
+    second = data.load("imagefolder", str(root))
+    assert second.sha256 != first.sha256 and len(hashings) == 2
+    assert (second.train_images != first.train_images).any(dim=(1, 2, 3)).tolist() == [True] + [False] * 11
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="there is no change time to go by: all is hashed every time")
+
+
+@posix
+def test_unchanged_folders_are_hashed_once(tmp_path, clock, hashings):
+    trees = [make_tree(tmp_path / name) for name in ("one", "two")]
+    clock(tmp_path, 10**12)
+    first = [data.load("imagefolder", str(root)).sha256 for root in trees]
+    assert [data.load("imagefolder", str(root)).sha256 for root in trees] == first and hashings == ["one", "two"]
+    (trees[0] / "train" / "ant" / "0.png").unlink()
+    assert len(data.load("imagefolder", str(trees[0])).train_images) == 11 and hashings == ["one", "two", "one"]
+
+
+@posix
+@pytest.mark.parametrize("age, times", [(imagefolder.SETTLED_NS, 1), (imagefolder.SETTLED_NS - 1, 2), (-10**12, 2)])
+def test_young_files_may_still_change_unseen_and_are_hashed_every_time(tmp_path, clock, hashings, age, times):
+    root = make_tree(tmp_path)
+    clock(root, age)
+    for _ in range(2):
+        data.load("imagefolder", str(root))
+    assert len(hashings) == times
+
+
+@posix
+def test_every_sign_of_change_changes_the_signature(monkeypatch):
+    def signature(name="train/ant/0.png", **changes):
+        stat = dict(st_size=1, st_mtime_ns=2, st_ctime_ns=3, st_ino=4) | changes
+        return imagefolder._signature([imagefolder._File(name, 0, SimpleNamespace(**stat))], 10**12)
+    same = signature()
+    assert same == signature() and same is not None
+    assert same not in [signature(name="train/ant/1.png"), signature(st_size=9), signature(st_mtime_ns=9),
+                        signature(st_ctime_ns=9), signature(st_ino=9)]
+    monkeypatch.setattr(imagefolder, "LARGEST", 64)         # the same files now make other pixels
+    assert signature() != same
+
+
+def flip_a_bit(file):
+    raw = bytearray(file.read_bytes())
+    raw[raw.index(b'"key"') + 10] ^= 1
+    file.write_bytes(raw)
+
+
+@posix
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda file: file.write_bytes(file.read_bytes()[:50]),
+                                    lambda file: file.write_bytes(b""), lambda file: file.write_text("[1]")])
+def test_a_damaged_remembered_key_is_made_again(tmp_path, monkeypatch, clock, hashings, damage):
+    root = make_tree(tmp_path / "tree")
+    monkeypatch.setenv("M2KD_LITE_CACHE", str(tmp_path / "cache"))
+    clock(root, 10**12)
+    said, first = [], data.load("imagefolder", str(root))
+    (file,) = (tmp_path / "cache").glob("key-of-*.json")
+    damage(file)
+    assert data.load("imagefolder", str(root), on_event=said.append).sha256 == first.sha256
+    assert len(hashings) == 2 and [event["text"] for event in said if "making it again" in event["text"]]
+    data.load("imagefolder", str(root))
+    assert len(hashings) == 2, "remembered again"
+
+
+@posix
+def test_a_key_that_cannot_be_remembered_is_no_reason_to_fail(tmp_path, monkeypatch, clock, hashings):
+    root = make_tree(tmp_path / "tree")
+    monkeypatch.setenv("M2KD_LITE_CACHE", str(tmp_path / "cache"))
+    clock(root, 10**12)
+    first = data.load("imagefolder", str(root))
+    (file,) = (tmp_path / "cache").glob("key-of-*.json")
+    file.unlink()
+    file.mkdir()                                            # can be neither read as a file nor replaced by one
+    (file / "full").touch()
+    assert data.load("imagefolder", str(root)).sha256 == first.sha256 and len(hashings) == 2
 
 
 @pytest.mark.parametrize("spoil, message", [
-    (lambda root: __import__("shutil").rmtree(root / "test"), "must hold a folder test or val"),
-    (lambda root: __import__("shutil").rmtree(root / "test" / "cat"), "not in both: cat"),
+    (lambda root: shutil.rmtree(root / "test"), "must hold a folder test or val"),
+    (lambda root: shutil.rmtree(root / "test" / "cat"), "not in both: cat"),
     (lambda root: [file.write_bytes(b"x") for file in (root / "train" / "bee").iterdir()], "no usable train image in class bee"),
 ])
 def test_trees_that_cannot_be_used(tmp_path, spoil, message):

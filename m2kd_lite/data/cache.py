@@ -1,6 +1,11 @@
-"""One file a decoded data set, in the user's cache folder, keyed by what it was made from."""
+"""One file a decoded data set, in the user's cache folder, keyed by what it was made from.
+
+Beside it, one small file a folder of images: the key of its content, so that nobody has to read every image to know it.
+"""
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +14,7 @@ import platformdirs
 
 from m2kd_lite import storage
 from m2kd_lite.data.images import ImageSet
-from m2kd_lite.errors import CannotWrite, DamagedFile
+from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
 from m2kd_lite.events import OnEvent
 
 
@@ -41,3 +46,29 @@ def cached(name: str, key: str, make: Callable[[], ImageSet], on_event: OnEvent)
     except CannotWrite as error:
         on_event({"event": "notice", "text": f"{error}; going on without a cache"})
     return images
+
+
+def content_key(root: Path, signature: str | None, hash_all: Callable[[], str], on_event: OnEvent) -> str:
+    """The key of the content of the folder `root`: remembered for one `signature`, otherwise hashed.
+
+    Parameters
+    ----------
+    signature : of the names, sizes and times of all files; None where it proves nothing, and all is hashed every time.
+    hash_all : reads every file and returns the key.
+    on_event : receives a notice where the remembered key is damaged.
+    """
+    if signature is None:
+        return hash_all()
+    path = folder() / f"key-of-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.json"
+    try:
+        seen = storage.load_json(path)
+        if seen["signature"] == signature:
+            return seen["key"]
+    except BadInput:
+        pass                        # this folder has not been read before
+    except (DamagedFile, KeyError) as error:
+        on_event({"event": "notice", "text": f"{error}; making it again"})
+    key = hash_all()
+    with contextlib.suppress(CannotWrite):          # only time is lost
+        storage.save_json(path, {"signature": signature, "key": key})
+    return key

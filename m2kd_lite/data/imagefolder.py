@@ -1,21 +1,24 @@
 """Your own images: ROOT/{train,test|val}/CLASS/*.png|jpg, decoded in parallel once, then read from one cached file.
 
-The cache is keyed by the tree's content (every path and every byte), so a changed image is never missed and a copied
-tree is never decoded twice. Files that are no images, or broken ones, are left out and listed by name.
+The cache is keyed by the tree's content (every path and every byte), so a changed image is not missed and a copied tree is
+not decoded twice. The key is remembered as long as the file system says that no file has changed. Files that are no
+images, or broken ones, are left out and listed by name.
 """
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from joblib import Parallel, cpu_count, delayed
 from torch.nn import functional as F
 
-from m2kd_lite.data.cache import cached
+from m2kd_lite.data.cache import cached, content_key
 from m2kd_lite.data.decode import decode_many
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.errors import BadInput
@@ -25,6 +28,17 @@ from m2kd_lite.events import OnEvent
 # shorter side to 256, then the central 224x224 (section 4.1: "input size 224 x 224").
 LARGEST, SHORTER_SIDE = 224, 256
 _CHUNK = 512
+# A file may change twice within one tick of the file system's clock, and then its times do not tell. The coarsest clocks
+# tick every 2 s, so a file as young as that is read every time.
+SETTLED_NS = 2_000_000_000
+
+
+class _File(NamedTuple):
+    """One file of a class: its name below the root, with slashes, and what the file system says of it."""
+
+    name: str
+    label: int
+    stat: os.stat_result
 
 
 def load(data_root: str, on_event: OnEvent) -> ImageSet:
@@ -44,9 +58,10 @@ def load(data_root: str, on_event: OnEvent) -> ImageSet:
         raise BadInput(f"{root}: {train.name} and {test.name} must hold the same class folders; not in both: {_few(odd)}")
     if len(class_names) < 2:
         raise BadInput(f"{train}: holds {len(class_names)} class folders; at least 2 are needed")
-    files = {part: [(label, path) for label, name in enumerate(class_names) for path in _files(folder / name)]
-             for part, folder in (("train", train), ("test", test))}
-    key = _content_key(root, [path for part in files.values() for _, path in part])
+    now = time.time_ns()            # before the files are looked at: what changes from here on is younger than this
+    files = {"train": _files(train, class_names), "test": _files(test, class_names)}
+    every = files["train"] + files["test"]
+    key = content_key(root, _signature(every, now), lambda: _hash_all(root, every), on_event)
     images = cached("imagefolder", key, lambda: _decode_all(root, class_names, files, on_event), on_event)
     if images.left_out:
         on_event({"event": "notice", "text": f"{root}: {len(images.left_out)} files left out: {_few(images.left_out)}"})
@@ -64,40 +79,71 @@ def _classes(part: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files of a class but hidden ones, which file managers leave behind."""
-    with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))]
+def _files(part: Path, class_names: tuple[str, ...]) -> list[_File]:
+    """All files by class and name, but hidden ones, which file managers leave behind."""
+    files = []
+    for label, name in enumerate(class_names):
+        with os.scandir(part / name) as entries:
+            files += sorted(_File(f"{part.name}/{name}/{entry.name}", label, entry.stat())
+                            for entry in entries if not entry.name.startswith(".") and entry.is_file())
+    return files
 
 
-def _content_key(root: Path, paths: list[Path]) -> str:
-    """SHA-256 over every path below `root` and the content of its file."""
-    def digests_of(chunk: list[Path]) -> list[bytes]:
-        return [hashlib.sha256(path.read_bytes()).digest() for path in chunk]
-    total = hashlib.sha256(f"{LARGEST} {SHORTER_SIDE}".encode())
+def _signature(files: list[_File], now: int) -> str | None:
+    """SHA-256 over what the file system says of every file, none of them read; None where that proves nothing.
+
+    Whoever rewrites a file can give it back its size and modification time, but not its change time (FAT keeps none), and
+    another file put in its place has another inode. `now` is in nanoseconds since 1970.
+    """
+    if os.name != "posix":          # elsewhere st_ctime is the time of creation
+        return None
+    digest, youngest = hashlib.sha256(_decoding().encode()), 0
+    for name, _, stat in files:
+        youngest = max(youngest, stat.st_mtime_ns, stat.st_ctime_ns)
+        line = f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\0"
+        digest.update(os.fsencode(line))
+    return digest.hexdigest() if youngest <= now - SETTLED_NS else None
+
+
+def _hash_all(root: Path, files: list[_File]) -> str:
+    """The content key: SHA-256 over every file's name below `root` and its bytes."""
+    def digests_of(chunk: list[_File]) -> list[bytes]:
+        return [_digest(f"{root}/{file.name}") for file in chunk]
+    total = hashlib.sha256(_decoding().encode())
     with ThreadPoolExecutor(cpu_count()) as pool:           # reading and hashing leave Python's lock
-        for chunk, digests in zip(_chunks(paths), pool.map(digests_of, _chunks(paths)), strict=True):
-            for path, digest in zip(chunk, digests, strict=True):
-                total.update(path.relative_to(root).as_posix().encode() + b"\0" + digest)
+        for chunk, digests in zip(_chunks(files), pool.map(digests_of, _chunks(files)), strict=True):
+            for file, digest in zip(chunk, digests, strict=True):
+                total.update(os.fsencode(file.name) + b"\0" + digest)
     return total.hexdigest()
 
 
-def _decode_all(root: Path, class_names: tuple[str, ...], files: dict[str, list], on_event: OnEvent) -> ImageSet:
+def _digest(path: str) -> bytes:
+    with open(path, "rb") as file:                          # half the time of Path.read_bytes on small files
+        return hashlib.sha256(file.read()).digest()
+
+
+def _decoding() -> str:
+    """What the decoded pixels depend on besides the files."""
+    return f"{LARGEST} {SHORTER_SIDE}"
+
+
+def _decode_all(root: Path, class_names: tuple[str, ...], files: dict[str, list[_File]], on_event: OnEvent) -> ImageSet:
     total = sum(map(len, files.values()))
     # Pillow holds Python's lock for most of a small image, so processes, not threads; their start costs a second.
     workers = cpu_count() if total > 4 * _CHUNK else 1
     done, left_out, parts = 0, [], {}
+    on_event({"event": "progress", "what": "decoding images", "done": 0, "total": total})
     for part, entries in files.items():
         images, labels = [], []
         chunks = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(
-            delayed(decode_many)([str(path) for _, path in chunk]) for chunk in _chunks(entries))
+            delayed(decode_many)([f"{root}/{file.name}" for file in chunk]) for chunk in _chunks(entries))
         for chunk, results in zip(_chunks(entries), chunks, strict=True):
-            for (label, path), result in zip(chunk, results, strict=True):
+            for file, result in zip(chunk, results, strict=True):
                 if isinstance(result, str):
-                    left_out.append(f"{path.relative_to(root).as_posix()} ({result})")
+                    left_out.append(f"{file.name} ({result})")
                 else:
                     images.append(torch.from_numpy(result))
-                    labels.append(label)
+                    labels.append(file.label)
             done += len(chunk)
             on_event({"event": "progress", "what": "decoding images", "done": done, "total": total})
         empty = sorted(set(range(len(class_names))) - set(labels))
