@@ -64,8 +64,8 @@ class Update:
         convolutions = net.convolutions()
         self._frozen = [(convolutions[name], is_frozen) for name, is_frozen in frozen.items()]
         # Fused: the one SGD that reads its rate from a tensor without fetching it. As fast as the others on a CPU.
-        self._optimizer = torch.optim.SGD(net.parameters(), lr=self._rate, momentum=momentum,
-                                          weight_decay=weight_decay, fused=True)
+        self._optimizer = torch.optim.SGD(net.parameters(), momentum=momentum, weight_decay=weight_decay, fused=True)
+        self._optimizer.param_groups[0]["lr"] = self._rate
         for name, parameter in net.named_parameters():
             self._optimizer.state[parameter]["momentum_buffer"] = momenta[name]
         self._go = self._record() if self._device.type == "cuda" else self._update
