@@ -17,11 +17,16 @@ from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.nets import MEMORY_FORMAT
 
 
-def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> torch.device:
-    """The device of a run, set up for repeatable arithmetic at the speed of this machine.
+def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> tuple[torch.device, str]:
+    """The device and the precision of a run, set up for repeatable arithmetic at the speed of this machine.
 
     What is chosen here and in `nets.MEMORY_FORMAT` follows from what the machine is, never from a stopwatch: a choice
-    by timing could differ from one process to the next, and take the last bits of a result with it.
+    by timing could differ from one process to the next, and take the last bits of a result with it. `benchmarks/loop.py`
+    has the timings behind each choice.
+
+    Returns
+    -------
+    the device, and "fp32", "tf32" or "bf16".
 
     Raises
     ------
@@ -30,15 +35,23 @@ def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> torch.devic
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device, precision = torch.device(name), config.precision
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise BadInput(f"--device {config.device}: not allowed; this machine has {count} CUDA devices; give auto or cpu")
-        _prepare_gpu(config.precision)
-    else:
-        _prepare_cpu(config, on_event)
-    return device
+        precision = "fp32" if precision == "auto" else precision
+        _prepare_gpu(precision)
+        return device, precision
+    if precision == "tf32":
+        raise BadInput(f"--precision tf32: not allowed with --device {config.device}; it is arithmetic of NVIDIA GPUs; "
+                       "give auto, fp32 or bf16")
+    if precision == "auto":
+        precision = "bf16" if has_bf16_units() else "fp32"
+    elif precision == "bf16" and not has_bf16_units():
+        on_event({"event": "notice", "text": "this processor has no matrix units for bf16; --precision fp32 would be faster"})
+    _prepare_cpu()
+    return device, precision
 
 
 def _prepare_gpu(precision: str) -> None:
@@ -50,12 +63,7 @@ def _prepare_gpu(precision: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False         # a debugging aid that costs a kernel a tensor
 
 
-def _prepare_cpu(config: RunConfig, on_event: OnEvent) -> None:
-    if config.precision == "tf32":
-        raise BadInput(f"--precision tf32: not allowed with --device {config.device}; it is arithmetic of NVIDIA GPUs; "
-                       "give fp32 or bf16")
-    if config.precision == "bf16" and not has_bf16():
-        on_event({"event": "notice", "text": "this processor has no bf16 arithmetic; --precision fp32 would be faster"})
+def _prepare_cpu() -> None:
     # Numbers below 1e-38 make a convolution many times slower. Set before the pool of threads starts, to reach them all.
     torch.set_flush_denormal(True)
     # A container or a scheduler may allow fewer cores than the machine has; more threads than cores crawl.
@@ -64,10 +72,13 @@ def _prepare_cpu(config: RunConfig, on_event: OnEvent) -> None:
         torch.set_num_threads(allowed)
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 numbers itself; without, bf16 is slower than fp32."""
+def has_bf16_units() -> bool:
+    """Whether this processor has matrix units for bf16 (AMX): ResNet-32 trains 1.8 times as fast with them.
+
+    Its vector instructions alone (AVX-512 BF16) are slower than fp32: 0.8 times.
+    """
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return bool(capabilities.get("amx_bf16"))
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -78,7 +89,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
-def describe_environment(device: torch.device) -> dict:
+def describe_environment(device: torch.device, precision: str) -> dict:
     """What a reader needs to judge a number: versions, device, threads, source revision."""
     import numpy
     import PIL
@@ -94,6 +105,7 @@ def describe_environment(device: torch.device) -> dict:
         "platform": platform.platform(terse=True),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "memory_format": str(MEMORY_FORMAT).removeprefix("torch."),
         "denormals": "flushed" if device.type == "cpu" else "kept",
     }

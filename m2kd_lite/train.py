@@ -61,7 +61,7 @@ class _Run:
     def __init__(self, config: RunConfig, method: Method, on_event: OnEvent, should_stop):
         self.config, self.method = config, method
         self.on_event, self.should_stop = on_event, should_stop
-        self.device = prepare_device(config, on_event)
+        self.device, self.precision = prepare_device(config, on_event)
 
     # ---- a run ------------------------------------------------------------------------------------------------------
 
@@ -91,9 +91,10 @@ class _Run:
             if notes["data_sha256"] != self.data_sha256:
                 raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
                                f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
-            if notes["threads"] != torch.get_num_threads():
-                self.on_event({"event": "notice", "text": f"begun with {notes['threads']} threads, going on with "
-                               f"{torch.get_num_threads()}: the last bits of the numbers may differ"})
+            for what, was in notes["arithmetic"].items():
+                if was != self._arithmetic()[what]:
+                    self.on_event({"event": "notice", "text": f"begun with {was} {what}, going on with "
+                                   f"{self._arithmetic()[what]}: the numbers will differ from an undisturbed run's"})
             self.state = State.from_tensors(tensors, notes, past, self.config.seed, self.device)
         self.on_event({"event": "run", "state": "resumed" if stored else "started", "folder": str(self.folder.path)})
 
@@ -105,7 +106,7 @@ class _Run:
         content = {
             "schema": 1,
             "config": self.config.model_dump(mode="json"),
-            "environment": describe_environment(self.device),
+            "environment": describe_environment(self.device, self.precision),
             "data_sha256": self.data_sha256,
             "class_names": list(self.stream.class_names),
             "steps": state.results,
@@ -158,7 +159,7 @@ class _Run:
         def advance(done, total):
             self._progress(f"step {self.state.position.step}: soft targets", done, total)
 
-        with autocast(self.device, self.config.precision):
+        with autocast(self.device, self.precision):
             filled = targets.target_matrix(self.method.teachers(columns), self.state.past.reconstruct, images, labels,
                                            columns[-1].stop, advance)
         self.state.seconds["teacher"] += time.monotonic() - begun
@@ -168,7 +169,7 @@ class _Run:
         """Test the live model on all classes seen, and count the bytes that the method carries on."""
         state = self.state
         images, labels = (part.to(self.device) for part in self.stream.test(state.position.step))
-        with autocast(self.device, self.config.precision):
+        with autocast(self.device, self.precision):
             best = metrics.predict(state.net.eval(), images)
         stored_images = train_images.numel() if self.method.memory == "all images" else 0
         result = {"step": state.position.step, **metrics.step_results(best, labels, columns),
@@ -202,7 +203,7 @@ class _Run:
         update = Update(state.net.train(), data, self.objective, batch_size=batch_size,
                         frozen={name: ~may_move for name, may_move in movable.items()}, momenta=state.momenta,
                         loss_sum=state.loss_sum, momentum=config.momentum,
-                        weight_decay=config.weight_decay if position.step == 1 else 0.0, precision=config.precision)
+                        weight_decay=config.weight_decay if position.step == 1 else 0.0, precision=self.precision)
         while position.epoch < epochs:
             begun = time.monotonic()
             order, flips = self._draw(count)
@@ -283,9 +284,13 @@ class _Run:
         self.state.serial += 1
         tensors, notes = self.state.to_tensors()
         notes["seconds"]["wall"] = self._wall()
-        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.data_sha256, "threads": torch.get_num_threads()},
+        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.data_sha256, "arithmetic": self._arithmetic()},
                                     self.state.past)
         self._saved = time.monotonic()
+
+    def _arithmetic(self) -> dict:
+        """What the bits of a result depend on beside the settings; read as "begun with 2 threads"."""
+        return {"threads": torch.get_num_threads(), "precision": self.precision}
 
     def _wall(self) -> float:
         return self.state.seconds["wall"] + time.monotonic() - self._begun

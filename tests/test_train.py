@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import masks, metrics, storage, train
+from m2kd_lite import device, masks, metrics, storage, train
+from m2kd_lite.device import autocast
 from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
 from m2kd_lite.methods import METHODS
 from m2kd_lite.snapshots import Snapshots
@@ -61,6 +62,21 @@ def test_every_model_is_rebuilt_bit_for_bit(method, live, tmp_path):
             own = 4 * (step - 1) if method == "m2kd" else 0
             assert torch.equal(auxiliary[:, own:], was["logits"][1][:, own:]) and auxiliary[:, :own].isnan().all()
         assert not was["training"]
+
+
+def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
+    train.run(small_config("m2kd", precision="bf16"), tmp_path / "run")
+    past = Snapshots.load(tmp_path / "run" / "snapshots.safetensors")
+    for step, was in enumerate(live, 1):
+        with torch.no_grad(), autocast(torch.device("cpu"), "bf16"):
+            assert torch.equal(past.reconstruct(step)(was["images"])[0], was["logits"][0])
+
+
+@pytest.mark.parametrize("units, expected", [(True, "bf16"), (False, "fp32")])
+def test_precision_auto_is_what_the_processor_is_good_at(units, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "has_bf16_units", lambda: units)
+    content = train.run(small_config("finetune", precision="auto", epochs=1), tmp_path / "run")
+    assert content["environment"]["precision"] == expected
 
 
 def test_frozen_weights_are_bitwise_unchanged_ever_after(live, tmp_path):
