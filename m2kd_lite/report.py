@@ -15,6 +15,10 @@ from m2kd_lite.rundir import FinishedRun, read_run
 _NAMING = ("dataset", "class_batch", "profile", "seed", "pruning_ratio")    # told apart by these first
 _NOT_NAMING = ("method", "data_root", "device")
 
+# Table 2: "we directly calculate the storage difference between the last and the initial step", ten classes a step.
+PAPER_TABLE_2 = {"the paper's M²KD, ResNet-32, CIFAR-100": 0.84e6, "the paper's M²KD, ResNet-18, ImageNet subset": 9.80e6,
+                 "the paper's iCaRL, CIFAR-100": 9.4e6, "the paper's iCaRL, ImageNet subset": 68.0e6}
+
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
     """Read finished runs and write the page.
@@ -61,7 +65,7 @@ def render(runs: Sequence[FinishedRun]) -> str:
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html.j2").render(
         runs=by_name, figures=[plots.html_image(figure) for figure in figures], alts=[f.alt_text for f in figures],
-        components=plots.COMPONENTS,
+        components=plots.COMPONENTS, added={name: _added(run) for name, run in by_name.items()}, paper=PAPER_TABLE_2,
         most_steps=max(len(run.metrics["steps"]) for run in runs), settings=_settings(by_name))
 
 
@@ -76,6 +80,14 @@ def labels(configs: Sequence[RunConfig]) -> list[str]:
         name = ", ".join([METHODS[config.method].title, *differing[:3]])
         out.append(name if name not in out else f"{name} ({len(out) + 1})")
     return out
+
+
+def _added(run: FinishedRun) -> list[dict[str, int]]:
+    """What each step after the first added to what is carried, by component; last, all of them together."""
+    steps = run.metrics["bytes"]["per_step"]
+    keys = (*plots.COMPONENTS, "total")
+    pairs = [*zip(steps, steps[1:], strict=False), (steps[0], steps[-1])]
+    return [{key: after[key] - before[key] for key in keys} for before, after in pairs]
 
 
 def _settings(runs: dict[str, FinishedRun]) -> list[tuple[str, list[str]]]:

@@ -46,6 +46,16 @@ def test_numbers_are_those_of_the_runs(page, finished):
         assert f"{metrics['bytes']['total']:,}" in page
 
 
+def test_the_ledger_is_split_by_step_beside_the_papers_table(page, finished):
+    per_step = finished("m2kd")[1]["bytes"]["per_step"]
+    rows = re.findall(r'<tr><th scope="row">M²KD</th><td>(\d+|all)</td>(.*?)</tr>', page, re.S)
+    assert [step for step, _ in rows] == ["2", "3", "all"]
+    for (_, cells), before, after in zip(rows, (per_step[0], per_step[1], per_step[0]), (per_step[1], per_step[2], per_step[2])):
+        shown = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,-]+)</td>", cells)]
+        assert shown == [after[part] - before[part] for part in (*plots.COMPONENTS, "total")]
+    assert "840,000" in page and "9,400,000" in page
+
+
 def test_names_from_a_file_cannot_write_into_the_page(finished, monkeypatch):
     run = read_run(finished("finetune")[0])
     run.metrics["environment"]["device"] = "<script>alert(1)</script>"

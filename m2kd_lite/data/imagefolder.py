@@ -46,7 +46,8 @@ def load(data_root: str, on_event: OnEvent) -> ImageSet:
 
     Raises
     ------
-    BadInput : no such folder, no train or test part, a class without a usable image, or parts with unlike classes.
+    BadInput : no such folder, no train or test part, a class without a usable image, or parts with unlike classes; a file
+        that cannot be read.
     """
     root = Path(data_root)
     if not root.is_dir():
@@ -59,9 +60,12 @@ def load(data_root: str, on_event: OnEvent) -> ImageSet:
     if len(class_names) < 2:
         raise BadInput(f"{train}: holds {len(class_names)} class folders; at least 2 are needed")
     now = time.time_ns()            # before the files are looked at: what changes from here on is younger than this
-    files = {"train": _files(train, class_names), "test": _files(test, class_names)}
-    every = files["train"] + files["test"]
-    key = content_key(root, _signature(every, now), lambda: _hash_all(root, every), on_event)
+    try:
+        files = {"train": _files(train, class_names), "test": _files(test, class_names)}
+        every = files["train"] + files["test"]
+        key = content_key(root, _signature(every, now), lambda: _hash_all(root, every), on_event)
+    except OSError as error:        # no permission, or gone while we were looking
+        raise BadInput(f"{error.filename or root}: cannot read: {error.strerror or error}") from None
     images = cached("imagefolder", key, lambda: _decode_all(root, class_names, files, on_event), on_event)
     if images.left_out:
         on_event({"event": "notice", "text": f"{root}: {len(images.left_out)} files left out: {_few(images.left_out)}"})
