@@ -3,23 +3,31 @@
     config.json  metrics.json  events.jsonl  snapshots.safetensors  checkpoint/ (while unfinished)
 
 The checkpoint is kept in two generations, each whole by itself: state-a and state-b, written by turns, and beside each
-the models of finished steps, which are written once a step. A torn newer generation is named, and the older one is
-read. Used by `train.py` alone; readers of finished runs use `read_run`.
+the models of finished steps, which are written once a step. A damaged file is named, and the run goes on from the other
+ones. Used by `train.py` alone; readers of finished runs use `read_run`.
 """
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from m2kd_lite import storage
+from m2kd_lite import forms, storage
 from m2kd_lite.config import RunConfig, option
 from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
 from m2kd_lite.events import OnEvent
 from m2kd_lite.snapshots import Snapshots
+
+
+_FILES = ("config.json", "metrics.json", "snapshots.safetensors")
+_CHECKPOINT_FILES = tuple(f"{what}-{generation}.safetensors" for generation in "ab" for what in ("state", "models"))
 
 
 def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
@@ -27,10 +35,20 @@ def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
 
     A folder that holds something is used only with `resume`, and only for the run that it holds.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    try:
+        holds_something = path.exists() and not _is_blank(path)
+    except OSError as error:
+        raise BadInput(f"--out {path}: cannot be used ({error.strerror or error})") from None
+    if holds_something:
         if not resume:
             raise BadInput(f"--out {path}: exists already and is never overwritten; give another folder, or --resume")
         check_same(read_config(path), config)
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a folder is empty, or holds only what a run leaves that was stopped before it could write config.json."""
+    return path.is_dir() and all(storage.is_leftover(item, ["config.json"]) or item.name == ".lock" and
+                                 item.is_file() and not item.stat().st_size for item in path.iterdir())
 
 
 class RunFolder:
@@ -41,22 +59,50 @@ class RunFolder:
     Raises
     ------
     BadInput : the folder holds something and `resume` is false; or another configuration; or another writer.
+    CannotWrite : the disk is full, or the folder cannot be written to.
     """
 
     def __init__(self, path: Path, config: RunConfig, resume: bool):
         self.path = Path(path)
         check_usable(self.path, config, resume)
+        self._acquire()
+        try:
+            check_usable(self.path, config, resume)     # again, now that no other run can change the answer
+            self._begin(config)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._models_in: dict[str, int] = {}        # generation: how many models its file is known to hold
+
+    def _acquire(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise BadInput(f"--out {path}: another run is writing there; wait for it, or give another folder") from None
+            raise BadInput(f"--out {self.path}: another run is writing there; wait for it, or give another folder") from None
         except OSError as error:
-            raise BadInput(f"--out {path}: cannot write there ({error.strerror or error})") from None
+            raise BadInput(f"--out {self.path}: cannot write there ({error.strerror or error})") from None
+
+    def _begin(self, config: RunConfig) -> None:
+        """Put in order what a killed writer left, and say whose folder this is."""
+        if is_finished(self.path):
+            raise BadInput(f"--out {self.path}: another process has finished this run in the meantime")
+        storage.remove_leftovers(self.path, _FILES)
+        storage.remove_leftovers(self.path / "checkpoint", _CHECKPOINT_FILES)
         if not (self.path / "config.json").exists():
             storage.save_json(self.path / "config.json", {"schema": 1, "config": config.model_dump(mode="json")})
-        self._models_in: dict[str, int] = {}        # generation: how many models its file is known to hold
+        self._drop_torn_line()
+
+    def _drop_torn_line(self) -> None:
+        """Half a line at the end of events.jsonl would spoil the next one too."""
+        path = self.path / "events.jsonl"
+        try:
+            raw = path.read_bytes() if path.exists() else b""
+            if raw and not raw.endswith(b"\n"):
+                os.truncate(path, raw.rfind(b"\n") + 1)
+        except OSError as error:
+            raise CannotWrite(f"{path}: cannot write: {error.strerror or error}") from error
 
     def __enter__(self) -> RunFolder:
         return self
@@ -73,43 +119,58 @@ class RunFolder:
             raise CannotWrite(f"{self.path / 'events.jsonl'}: cannot write: {error.strerror or error}") from error
 
     def save_checkpoint(self, tensors: dict, notes: dict, past: Snapshots) -> None:
-        """Overwrite the older of the two generations. `notes["serial"]` must rise from call to call."""
+        """Overwrite the older of the two generations. `notes["serial"]` must rise by one from call to call.
+
+        A run's first checkpoint is written as both, so that there is always a second to go on from.
+        """
+        serial = notes["serial"]
+        if not self._checkpoint("state", "ab"[(serial - 1) % 2]).exists():
+            self._save_generation(tensors, notes | {"serial": serial - 1}, past)
+        self._save_generation(tensors, notes, past)
+
+    def _save_generation(self, tensors: dict, notes: dict, past: Snapshots) -> None:
         generation = "ab"[notes["serial"] % 2]
         if self._models_in.get(generation) != len(past):
             past.save(self._checkpoint("models", generation))
             self._models_in[generation] = len(past)
-        # Last, since it makes the generation valid: until then, it is the one of the models' former content, or none.
+        # Last: until then the older state stands, whose models are among the new ones.
         storage.save_tensors(self._checkpoint("state", generation), tensors, notes | {"models": len(past)})
 
     def load_checkpoint(self, on_event: OnEvent, device: torch.device) -> tuple[dict, dict, Snapshots] | None:
-        """The newest readable generation as (tensors, notes, models); None where the run had not got so far.
+        """The newest readable state as (tensors, notes, models); None where the run had not got so far.
+
+        Its models are read from either file that has them: what one step stored, later steps never change.
 
         Raises
         ------
         DamagedFile : there are checkpoints, and none can be read.
         """
-        found, damage = [], []
+        states, damage = self._readable("state", _load_state)
+        if not states and not damage:
+            return None
+        models, more_damage = self._readable("models", lambda path: Snapshots.load(path, device))
+        damage += more_damage
+        for generation, (tensors, notes) in sorted(states.items(), key=lambda item: -item[1][1]["serial"]):
+            enough = {other: past for other, past in models.items() if len(past) >= notes["models"]}
+            if enough:
+                for text in damage:
+                    on_event({"event": "notice", "text": f"{text}; going on from the other generation"})
+                past = enough.get(generation, next(iter(enough.values())))
+                return tensors, notes, past.first(notes["models"])
+            damage.append(f"{self._checkpoint('state', generation)}: the models of its {notes['models']} steps are gone")
+        raise DamagedFile("; ".join(damage))
+
+    def _readable(self, what: str, load: Callable[[Path], Any]) -> tuple[dict[str, Any], list[str]]:
+        """What can be read of the two generations, and what is wrong with the others."""
+        found, damage = {}, []
         for generation in "ab":
-            if self._checkpoint("state", generation).exists():
+            path = self._checkpoint(what, generation)
+            if path.exists():
                 try:
-                    found.append(self._load_generation(generation, device))
+                    found[generation] = load(path)
                 except (DamagedFile, BadInput) as error:
                     damage.append(str(error))
-        if not found:
-            if damage:
-                raise DamagedFile("; ".join(damage))
-            return None
-        for text in damage:
-            on_event({"event": "notice", "text": f"{text}; going on from the other generation"})
-        return max(found, key=lambda state: state[1]["serial"])
-
-    def _load_generation(self, generation: str, device: torch.device) -> tuple[dict, dict, Snapshots]:
-        tensors, notes = storage.load_tensors(self._checkpoint("state", generation))
-        path = self._checkpoint("models", generation)
-        past = Snapshots.load(path, device)
-        if len(past) != notes.get("models"):
-            raise DamagedFile(f"{path}: holds the models of {len(past)} steps, its state of {notes.get('models')}")
-        return tensors, notes, past
+        return found, damage
 
     def _checkpoint(self, what: str, generation: str) -> Path:
         return self.path / "checkpoint" / f"{what}-{generation}.safetensors"
@@ -117,12 +178,24 @@ class RunFolder:
     def finish(self, metrics: dict) -> None:
         """Write metrics.json, which makes the run finished, then drop the checkpoint."""
         storage.save_json(self.path / "metrics.json", metrics)
-        for generation in "ab":
-            for what in ("state", "models"):
-                self._checkpoint(what, generation).unlink(missing_ok=True)
-        folder = self.path / "checkpoint"
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        drop_checkpoint(self.path)
+
+
+def _load_state(path: Path) -> tuple[dict, dict]:
+    tensors, notes = storage.load_tensors(path)
+    wrong = forms.misfit(forms.Checkpoint, notes)
+    if wrong:
+        raise DamagedFile(f"{path}: not a checkpoint ({wrong})")
+    return tensors, notes
+
+
+def drop_checkpoint(path: Path) -> None:
+    """Remove the checkpoint of a finished run. What cannot be removed stays: the run is finished all the same."""
+    folder = Path(path) / "checkpoint"
+    with contextlib.suppress(OSError):
+        for name in _CHECKPOINT_FILES:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -145,7 +218,13 @@ def read_config(path: Path) -> RunConfig:
     path = Path(path)
     if not (path / "config.json").is_file():
         raise BadInput(f"{path}: not a run folder (it has no config.json)")
-    return RunConfig.make(storage.load_json(path / "config.json")["config"])
+    content = storage.load_json(path / "config.json")
+    try:
+        return RunConfig.make(content["config"])
+    except BadInput as error:           # as of a version that has other settings
+        raise BadInput(f"{path / 'config.json'}: {error}") from None
+    except Exception as error:          # whatever a hostile file provokes, it is the file's fault
+        raise DamagedFile(f"{path / 'config.json'}: not a run's settings ({type(error).__name__})") from None
 
 
 def is_finished(path: Path) -> bool:
@@ -154,11 +233,24 @@ def is_finished(path: Path) -> bool:
 
 
 def read_run(path: Path) -> FinishedRun:
-    """A finished run. Raises BadInput where the folder holds none, saying how to finish it."""
+    """A finished run.
+
+    Raises
+    ------
+    BadInput : the folder holds no finished run; says how to finish it.
+    DamagedFile : config.json or metrics.json was altered, or is of another run.
+    """
     config = read_config(path)
     if not is_finished(path):
         raise BadInput(f"{path}: this run is not finished; finish it with: m2kd-lite run --out {path} --resume")
-    return FinishedRun(Path(path), config, storage.load_json(Path(path) / "metrics.json"))
+    file = Path(path) / "metrics.json"
+    metrics = storage.load_json(file)
+    wrong = forms.misfit(forms.Metrics, metrics)
+    if wrong:
+        raise DamagedFile(f"{file}: not the results of a run ({wrong})")
+    if metrics["config"] != config.model_dump(mode="json"):
+        raise DamagedFile(f"{file}: of a run with other settings than config.json")
+    return FinishedRun(Path(path), config, metrics)
 
 
 def check_same(stored: RunConfig, asked: RunConfig) -> None:

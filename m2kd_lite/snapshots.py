@@ -8,13 +8,13 @@ How the small parts are packed is in `packing.py`. Written by `train.py`; read b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from m2kd_lite import masks, packing, storage
+from m2kd_lite import forms, masks, packing, storage
 from m2kd_lite.errors import BadInput, DamagedFile
 from m2kd_lite.nets import IncrementalNet
 
@@ -65,6 +65,12 @@ class Snapshots:
             for name in ("auxiliary.weight", "auxiliary.bias"):
                 state[name] = state[name][self._old_classes(len(self) + 1):].clone()
         self.parts.append(state)
+
+    def first(self, count: int) -> Snapshots:
+        """The models of the first `count` steps, as they were before the later ones came."""
+        owners = {name: mask.masked_fill(mask > count, 0) for name, mask in self.masks.items()}
+        weights = {name: weight.masked_fill(owners[name] == 0, 0.0) for name, weight in self.weights.items()}
+        return replace(self, parts=self.parts[:count], weights=weights, masks=owners)
 
     def _old_classes(self, step: int) -> int:
         return len(self.parts[step - 2]["main.bias"]) if step > 1 else 0
@@ -129,6 +135,14 @@ class Snapshots:
         """The inverse of `to_tensors`. Raises KeyError or ValueError where the two do not fit each other."""
         if notes["format"] != FORMAT:
             raise ValueError(f"format {notes['format']!r}, not {FORMAT!r}")
+        wrong = forms.misfit(forms.Snapshots, notes)
+        if wrong:
+            raise ValueError(wrong)
+        packed = tuple(f"/{component}" for component in (*PACKED, "mask"))
+        odd = [name for name, tensor in tensors.items()
+               if tensor.dtype != (torch.uint8 if name.endswith(packed) else torch.float32)]
+        if odd:
+            raise ValueError(f"{odd[0]} is of another type")
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             group, _, rest = name.partition("/")

@@ -78,16 +78,44 @@ class State:
                          "step_loss": self.step_loss if math.isfinite(self.step_loss) else None}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], notes: dict, past: snapshots.Snapshots, seed: int,
-                     device: torch.device) -> State:
-        """The inverse of `to_tensors`."""
+    def from_tensors(cls, tensors: dict[str, Tensor], notes: dict, past: snapshots.Snapshots, config: RunConfig,
+                     method: Method, stream: ClassStream, device: torch.device) -> State:
+        """The inverse of `to_tensors`.
+
+        Raises
+        ------
+        KeyError, ValueError : something is missing, or does not fit this run.
+        """
+        new = cls.new(config, method, stream, device)
+        new.check_fits(tensors, past, [own.stop for own in stream.columns][:notes["position"]["step"]])
         groups: dict[str, dict[str, Tensor]] = {"net": {}, "masks": {}, "momenta": {}, "loss": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = tensor.to(device)
-        net = IncrementalNet(past.backbone, past.channels, past.auxiliary, seed).to(device).load_state(groups["net"])
+        net = new.net.load_state(groups["net"])
         momenta = {name: torch.empty_like(parameter).copy_(groups["momenta"][name])     # in the parameter's layout
                    for name, parameter in net.named_parameters() if groups["momenta"]}
         return cls(net, past, groups["loss"]["sum"], groups["masks"], momenta, Position(**notes["position"]),
                    notes["results"], notes["seconds"],
                    math.nan if notes["step_loss"] is None else notes["step_loss"], notes["serial"])
+
+    def check_fits(self, tensors: dict[str, Tensor], past: snapshots.Snapshots, widths: list[int]) -> None:
+        """Raise ValueError unless all tensors of a checkpoint have the names, types and shapes that this new state's have.
+
+        Heads may have grown, to one of the last two of `widths`; momenta are there for all parameters, or for none.
+        """
+        if (past.notes, past.backbone, past.channels, past.auxiliary) != (
+                self.past.notes, self.past.backbone, self.past.channels, self.past.auxiliary) or (
+                [len(part["main.bias"]) for part in past.parts] != widths[:len(past)]):
+            raise ValueError("its models are of another run")
+        expected = {name: (tensor.dtype, tensor.shape) for name, tensor in self.to_tensors()[0].items()}
+        heads = {name: tensors[name].shape[:1] for name in expected if name.startswith(("net/main.", "net/auxiliary."))}
+        if not set(heads.values()) <= {(width,) for width in widths[-2:]}:
+            raise ValueError("its heads do not have the width of its step")
+        expected |= {name: (expected[name][0], torch.Size((*rows, *expected[name][1][1:]))) for name, rows in heads.items()}
+        momenta = {"momenta/" + name: expected["net/" + name] for name, _ in self.net.named_parameters()}
+        expected |= momenta if tensors.keys() & momenta.keys() else {}
+        found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        if odd:
+            raise ValueError(f"{odd[0]} is not what this run would have there")

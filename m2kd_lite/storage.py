@@ -6,11 +6,13 @@ the run folder and the snapshots.
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):      # where nothing can be removed either, the next writer will
+                Path(temporary).unlink(missing_ok=True)
         raise CannotWrite(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def is_leftover(path: Path, names: Collection[str]) -> bool:
+    """Whether `path` is what a killed `write_bytes` leaves beside one of the files `names`."""
+    match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.tmp", path.name)
+    return match is not None and match[1] in names and path.is_file() and not path.is_symlink()
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed writers of the files `names` left in `folder`; for whoever is the only writer there now."""
+    for path in [path for path in folder.glob(".*.tmp") if is_leftover(path, names)]:
+        with contextlib.suppress(OSError):          # rubbish is no reason to fail
+            path.unlink()
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -63,9 +79,10 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(raw)
         stated = body.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        intact = _json_digest(body) == stated
+    except Exception as error:      # whatever a hostile or torn file provokes, it is the file's fault
         raise DamagedFile(f"{path}: not a file of ours, or torn ({type(error).__name__})") from None
-    if _json_digest(body) != stated:
+    if not intact:
         raise DamagedFile(f"{path}: its content does not fit its SHA-256")
     return body
 
@@ -101,6 +118,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         text, digest = stated["notes"], stated["sha256"]
         intact = tensors_digest(tensors, text) == digest
         notes = json.loads(text)
+        if not isinstance(notes, dict):
+            raise TypeError("notes are no object")
     except Exception as error:      # whatever a hostile or torn header provokes, it is the file's fault
         raise DamagedFile(f"{path}: not a file of ours, or torn ({type(error).__name__})") from None
     if not intact:

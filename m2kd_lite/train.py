@@ -18,7 +18,7 @@ from m2kd_lite import data, losses, masks, metrics, seeds, snapshots, targets
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
-from m2kd_lite.errors import BadInput, Diverged, Interrupted
+from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
 from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.loop import TrainingData, Update
 from m2kd_lite.methods import METHODS, Method
@@ -91,11 +91,15 @@ class _Run:
             if notes["data_sha256"] != self.data_sha256:
                 raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
                                f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
-            for what, was in notes["arithmetic"].items():
-                if was != self._arithmetic()[what]:
-                    self.on_event({"event": "notice", "text": f"begun with {was} {what}, going on with "
-                                   f"{self._arithmetic()[what]}: the numbers will differ from an undisturbed run's"})
-            self.state = State.from_tensors(tensors, notes, past, self.config.seed, self.device)
+            for what, now in self._arithmetic().items():
+                was = notes["arithmetic"].get(what)
+                if was != now:
+                    self.on_event({"event": "notice", "text": f"begun with {was} {what}, going on with {now}: "
+                                   "the numbers will differ from an undisturbed run's"})
+            try:
+                self.state = State.from_tensors(tensors, notes, past, self.config, self.method, self.stream, self.device)
+            except (KeyError, ValueError) as error:
+                raise DamagedFile(f"{self.folder.path / 'checkpoint'}: not a checkpoint of this run ({error})") from None
         self.on_event({"event": "run", "state": "resumed" if stored else "started", "folder": str(self.folder.path)})
 
     def _finish(self) -> dict:
