@@ -25,16 +25,16 @@ EMBEDDED = ("glyphs", "digits")                 # need no download and no folder
 PROFILES: dict[str, dict[str, Any]] = {
     # Tests: everything runs, nothing is learnt.
     "smoke": dict(backbone="resnet8", epochs=1, finetune_epochs=1, batch_size=32, class_order="seed1993",
-                  train_per_class=8, test_per_class=4, precision="fp32", decay_at=(0.5,)),
+                  train_per_class=8, test_per_class=4, decay_at=(0.5,)),
     # A lesson: five steps of glyphs in about a minute on two cores. Batch 32, because binary cross entropy leaves its
     # plateau slowly on little data: the number of updates counts, not the number of images. For the same reason the
     # rate falls late, after 0.7 of the epochs, where iCaRL's code has its first milestone (49 of 70).
     "quick": dict(backbone="resnet8", epochs=10, finetune_epochs=1, batch_size=32, class_order="seed1993",
-                  train_per_class=None, test_per_class=None, precision="auto", decay_at=(0.7,)),
+                  train_per_class=None, test_per_class=None, decay_at=(0.7,)),
     # Section 4.1: "training batch size of 128", "80 epochs for Cifar-100", "decays by a factor of 5 every 40 epochs",
     # "fine tune the network for another 15 epochs". The class order is that of iCaRL, whose setting the paper follows.
     "paper": dict(backbone="resnet32", epochs=80, finetune_epochs=15, batch_size=128, class_order="icarl",
-                  train_per_class=None, test_per_class=None, precision="fp32", decay_at=(0.5,)),
+                  train_per_class=None, test_per_class=None, decay_at=(0.5,)),
 }
 
 
@@ -88,8 +88,10 @@ class RunConfig(BaseModel):
                                         "a whole number, 1 or more", ge=1)
     seed: int = _field(0, "seed of everything random", "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
     device: str = _field("auto", "where to compute", "auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    # Not auto by default: rounding is part of an experiment. With bf16, the quick profile learns step 1 of M2KD better
+    # (80 % against 71 %, three seeds), and everybody in a course should see the same picture.
     precision: Literal[PRECISIONS] = _field(
-        ..., "arithmetic of convolutions and heads; auto: bf16 on a CPU with matrix units for it, else fp32; tf32 needs a GPU",
+        "fp32", "arithmetic of convolutions and heads; auto: bf16 on a CPU with matrix units for it, else fp32; tf32 needs a GPU",
         _one_of(PRECISIONS))
     profile: Literal[tuple(PROFILES)] = _field("quick", "what fills in the fields left out", _one_of(PROFILES))
 
