@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,7 +243,7 @@ def read_run(path: Path) -> FinishedRun:
     """
     config = read_config(path)
     if not is_finished(path):
-        raise BadInput(f"{path}: this run is not finished; finish it with: m2kd-lite run --out {path} --resume")
+        raise BadInput(f"{path}: this run is not finished; finish it with: m2kd-lite run --out {shlex.quote(str(path))} --resume")
     file = Path(path) / "metrics.json"
     metrics = storage.load_json(file)
     wrong = forms.misfit(forms.Metrics, metrics)

@@ -7,6 +7,7 @@ What differs between methods is a row of `methods.py`. Called by the command lin
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.loop import TrainingData, Update
 from m2kd_lite.methods import METHODS, Method
 from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.rundir import RunFolder, check_usable, is_finished, read_run
+from m2kd_lite.rundir import RunFolder, check_usable, drop_checkpoint, is_finished, read_run
 from m2kd_lite.state import Position, State
 
 CHECKPOINT_SECONDS = 30.0
@@ -68,6 +69,7 @@ class _Run:
     def into(self, out: Path, resume: bool) -> dict:
         check_usable(out, self.config, resume)
         if is_finished(out):
+            drop_checkpoint(out)        # a run that was killed between its last two acts left it
             self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
             return read_run(out).metrics
         images = data.load(self.config.dataset, self.config.data_root, self.on_event)
@@ -281,7 +283,7 @@ class _Run:
         self.save_checkpoint()
         self.state.seconds["train"] -= spent
         if status is not None:
-            raise Interrupted(f"stopped; go on with: m2kd-lite run --out {self.folder.path} --resume", status)
+            raise Interrupted(f"stopped; go on with: m2kd-lite run --out {shlex.quote(str(self.folder.path))} --resume", status)
 
     def save_checkpoint(self) -> None:
         """Write the whole state as one generation."""

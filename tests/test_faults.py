@@ -268,7 +268,6 @@ def test_killed_around_the_rename_of_every_kind_of_file_the_run_ends_with_the_sa
         left.append([path.name for path in tmp_path.rglob(".*.tmp")])
     if moment == "renamed":
         assert left == [[]] * 5 and rundir.is_finished(tmp_path / "run")
-        rundir.drop_checkpoint(tmp_path / "run")
     else:       # each time one file, which the next process removed
         assert all(len(names) == 1 and names[0].startswith(f".{kind}") for names, kind in zip(left, KINDS, strict=True))
     finish(tmp_path / "run", undisturbed)
@@ -653,13 +652,25 @@ def test_tensors_of_snapshots_that_no_run_wrote_are_refused(prefix, harm, undist
             past.reconstruct(step)
 
 
-@pytest.mark.parametrize("change", [{"class_names": None}, {"class_names": 3}, {"left_out": None}, {"key": ["key"]}, {"key": "other"}])
+@pytest.mark.parametrize("change", [{"class_names": None}, {"class_names": 3}, {"class_names": list(range(6))}, {"data_sha256": 7}, {"left_out": None}, {"key": ["key"]}, {"key": "other"}])
 def test_notes_of_a_cache_that_we_did_not_write_are_said_and_made_again(change, tiny_cache):
     file, read = tiny_cache
     tensors, notes = storage.load_tensors(file)
     storage.save_tensors(file, tensors, notes | change)
     images, said = read()
     assert "making it again" in said[0]["text"] and images.class_names == tuple("abcdef")
+
+
+@pytest.mark.parametrize("name, bad", [
+    ("train_images", torch.zeros(24, dtype=torch.uint8)), ("test_images", torch.zeros(24, 3, 32, 32)),
+    ("train_labels", torch.full((24,), 6)), ("train_labels", torch.full((24,), -1)), ("test_labels", torch.zeros(23, dtype=torch.int64)),
+    ("train_labels", torch.zeros(24)), ("test_images", torch.zeros(24, 3, 16, 16, dtype=torch.uint8))])
+def test_images_of_a_cache_that_we_did_not_write_are_said_and_made_again(name, bad, tiny_cache):
+    file, read = tiny_cache
+    tensors, notes = storage.load_tensors(file)
+    storage.save_tensors(file, tensors | {name: bad}, notes)
+    images, said = read()
+    assert "making it again" in said[0]["text"] and getattr(images, name).shape[0] == 24
 
 
 def test_notes_must_be_an_object(tmp_path):

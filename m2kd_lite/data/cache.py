@@ -34,10 +34,14 @@ def cached(name: str, key: str, make: Callable[[], ImageSet], on_event: OnEvent)
             tensors, notes = storage.load_tensors(path)
             if notes["key"] != key:
                 raise DamagedFile(f"{path}: made from something else")
+            if not all(isinstance(text, str) for text in (notes["data_sha256"], *notes["class_names"], *notes["left_out"])):
+                raise TypeError("names that are no text")
             # The digest of tensors and notes has just been checked, so the set's own need not be computed again.
-            return ImageSet(name, tuple(notes["class_names"]), **tensors, left_out=tuple(notes["left_out"]),
-                            sha256=notes["data_sha256"])
-        except (DamagedFile, KeyError, TypeError) as error:
+            images = ImageSet(name, tuple(notes["class_names"]), **tensors, left_out=tuple(notes["left_out"]),
+                              sha256=notes["data_sha256"])
+            images.check()
+            return images
+        except (DamagedFile, KeyError, TypeError, ValueError) as error:
             on_event({"event": "notice", "text": f"{error}; making it again"})
     images = make()
     try:
@@ -63,7 +67,7 @@ def content_key(root: Path, signature: str | None, hash_all: Callable[[], str], 
     try:
         seen = storage.load_json(path)
         if seen["signature"] == signature:
-            return seen["key"]
+            return str(seen["key"])
     except BadInput:
         pass                        # this folder has not been read before
     except (DamagedFile, KeyError) as error:

@@ -41,6 +41,16 @@ class ImageSet:
         return {"train_images": self.train_images, "train_labels": self.train_labels,
                 "test_images": self.test_images, "test_labels": self.test_labels}
 
+    def check(self) -> None:
+        """Raise ValueError unless the tensors have the types and shapes above, and every label has a class."""
+        for images, labels in ((self.train_images, self.train_labels), (self.test_images, self.test_labels)):
+            if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != self.train_images.shape[1:]:
+                raise ValueError("no images of one size")
+            if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or not len(labels):
+                raise ValueError("not one label an image")
+            if not 0 <= int(labels.min()) <= int(labels.max()) < len(self.class_names):
+                raise ValueError("labels without a class")
+
     def __repr__(self) -> str:
         channels, height, width = self.train_images.shape[1:]
         return (f"ImageSet({self.name}: {len(self.class_names)} classes, {len(self.train_images)} training and "
