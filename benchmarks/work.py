@@ -1,6 +1,7 @@
 """What the speed benchmarks train: images of CIFAR-100's geometry, targets, and the library's own update on them."""
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -84,12 +85,17 @@ def batches(update: Update, count: int, batch_size: int, device: str = "cpu") ->
     return one
 
 
-def in_fresh_processes(module: str, ways: list[str], rounds: int) -> dict[str, float]:
-    """Median of what `python -m MODULE --way WAY` prints, the ways taken in turns so that all meet the same weather."""
+def in_fresh_processes(module: str, ways: list[str], rounds: int, environments: dict[str, dict[str, str]]) -> dict[str, float]:
+    """Median of what `python -m MODULE --way WAY` prints, the ways taken in turns so that all meet the same weather.
+
+    `environments` has what a way adds to the environment; the C library's own settings reach no other.
+    """
     said: dict[str, list[float]] = {way: [] for way in ways}
+    plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     for _ in range(rounds):
         for way in ways:
-            run = subprocess.run([sys.executable, "-m", module, "--way", way], capture_output=True, text=True)
+            run = subprocess.run([sys.executable, "-m", module, "--way", way], capture_output=True, text=True,
+                                 env=plain | environments.get(way, {}))
             if run.returncode:
                 raise SystemExit(f"{module} --way {way}: {run.stderr}")
             said[way].append(float(run.stdout.split()[-1]))
