@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from m2kd_lite import losses, masks, targets
+from m2kd_lite import losses, masks, snapshots, targets
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Method:
         every weight moves.
     memory : what is kept beside the current network: "none", "snapshots" (whole earlier models), "one weight set and a
         mask", or "all images".
-    main_loss, auxiliary_loss, prune : the functions of `losses.py` and `masks.py`, for a notebook to exchange.
+    fill, main_loss, auxiliary_loss, prune, rebuild : the functions of `targets.py`, `losses.py`, `masks.py` and
+        `snapshots.py` that do the work, for a notebook to exchange.
     """
 
     title: str
@@ -34,9 +35,11 @@ class Method:
     auxiliary: bool = False
     prunes: bool = False
     memory: str = "none"
+    fill: Callable[..., tuple[Tensor, Tensor]] = targets.target_matrix
     main_loss: Callable[..., Tensor] = losses.distillation_loss
     auxiliary_loss: Callable[..., Tensor] = losses.auxiliary_loss
     prune: Callable[..., dict[str, Tensor]] = masks.prune
+    rebuild: Callable[..., dict[str, Tensor]] = snapshots.Snapshots.state
 
 
 METHODS = {

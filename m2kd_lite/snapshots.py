@@ -8,6 +8,7 @@ How the small parts are packed is in `packing.py`. Written by `train.py`; read b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,7 +77,7 @@ class Snapshots:
         return len(self.parts[step - 2]["main.bias"]) if step > 1 else 0
 
     def state(self, step: int) -> dict[str, Tensor]:
-        """The state dictionary of model `step` (from 1).
+        """The state dictionary of model `step` (from 1), by Eq. 7 and 8.
 
         Raises
         ------
@@ -86,23 +87,27 @@ class Snapshots:
             raise BadInput(f"--step {step}: not allowed; give a whole number from 1 to {len(self)}")
         rebuilt = {name: weight.masked_fill(~masks.active(self.masks[name], step), 0.0)
                    for name, weight in self.weights.items()}
-        part = dict(self.parts[step - 1])
-        classes = len(part["main.bias"])
-        for name in ("auxiliary.weight", "auxiliary.bias"):
-            if name in part and len(part[name]) < classes:      # rows that were not kept: NaN, so that no use goes unseen
-                part[name] = torch.cat([part[name].new_full((classes - len(part[name]), *part[name].shape[1:]), math.nan),
-                                        part[name]])
-        return rebuilt | self.shared | part
+        return rebuilt | self.shared | self.parts[step - 1]
 
-    def reconstruct(self, step: int) -> IncrementalNet:
+    def reconstruct(self, step: int, state: Callable[[Snapshots, int], dict[str, Tensor]] | None = None) -> IncrementalNet:
         """Model `step` as it was when its step ended, in eval mode: on the same device, the same logits bit for bit.
 
-        Where models share weights, the auxiliary logits of classes older than the step are not kept, and NaN.
+        Where models share weights, the auxiliary head is kept for the step's own classes: the auxiliary logits of older
+        ones are NaN, so that no use goes unseen.
+
+        Parameters
+        ----------
+        state : what to use in place of `Snapshots.state`, for a lesson in which the student writes it.
         """
-        state = self.state(step)
-        net = IncrementalNet(self.backbone, self.channels, self.auxiliary, seed=0).to(state["main.weight"].device)
+        rebuilt = (state or Snapshots.state)(self, step)
+        for name in ("auxiliary.weight", "auxiliary.bias"):
+            if name in rebuilt:
+                kept = rebuilt[name]
+                absent = kept.new_full((len(rebuilt["main.bias"]) - len(kept), *kept.shape[1:]), math.nan)
+                rebuilt = rebuilt | {name: torch.cat([absent, kept])}
+        net = IncrementalNet(self.backbone, self.channels, self.auxiliary, seed=0).to(rebuilt["main.weight"].device)
         try:
-            net.load_state(state)
+            net.load_state(rebuilt)
         except ValueError as error:
             raise DamagedFile(f"snapshots of step {step}: {error}") from None
         return net.eval().requires_grad_(False)

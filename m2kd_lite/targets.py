@@ -43,8 +43,7 @@ def own_step(columns: Sequence[range]) -> list[tuple[int, range]]:
 
 @torch.no_grad()
 def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Tensor,
-                  labels: Tensor, classes: int, on_batch: Callable[[int, int], None] = lambda done, total: None
-                  ) -> tuple[Tensor, Tensor]:
+                  labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Soft targets of both heads for every image and its mirror image.
 
     Parameters
@@ -54,7 +53,6 @@ def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.
     images : (N, C, H, W) uint8, on the device of the teachers.
     labels : (N,) int64, positions in the class order.
     classes : classes seen, the current ones included.
-    on_batch : called as ``on_batch(done, total)``.
 
     Returns
     -------
@@ -64,16 +62,14 @@ def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.
     """
     main = nn.functional.one_hot(labels, classes).float().expand(2, -1, -1).clone()
     auxiliary = main.clone()
-    starts = range(0, len(images), BATCH)
-    for number, (step, columns) in enumerate(plan):
+    for step, columns in plan:
         teacher = teacher_of(step)
         own = slice(columns.start, columns.stop)
-        for done, start in enumerate(starts, 1):
+        for start in range(0, len(images), BATCH):
             rows = slice(start, start + BATCH)
             for flip, batch in enumerate((images[rows], images[rows].flip(3))):
                 logits, auxiliary_logits = teacher(batch)
                 main[flip, rows, own] = torch.sigmoid(logits[:, own])
                 if auxiliary_logits is not None:
                     auxiliary[flip, rows, own] = torch.sigmoid(auxiliary_logits[:, own])
-            on_batch(number * len(starts) + done, len(plan) * len(starts))
     return main, auxiliary

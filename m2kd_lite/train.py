@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2kd_lite import data, losses, masks, metrics, seeds, snapshots, targets
+from m2kd_lite import data, losses, masks, metrics, seeds, snapshots
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
@@ -23,6 +23,7 @@ from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
 from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.loop import TrainingData, Update
 from m2kd_lite.methods import METHODS, Method
+from m2kd_lite.nets import IncrementalNet
 from m2kd_lite.nets import IncrementalNet
 from m2kd_lite.rundir import RunFolder, check_usable, drop_checkpoint, is_finished, read_run
 from m2kd_lite.state import Position, State
@@ -161,13 +162,15 @@ class _Run:
     def soft_targets(self, images: Tensor, labels: Tensor, columns: tuple[range, ...]) -> tuple[Tensor, Tensor]:
         """The target matrices of this step. Filled again after a resume: the same teachers give the same bits."""
         begun = time.monotonic()
+        plan = self.method.teachers(columns)
+        asked = iter(range(1, len(plan) + 1))
 
-        def advance(done, total):
-            self._progress(f"step {self.state.position.step}: soft targets", done, total)
+        def teacher(step: int) -> IncrementalNet:
+            self._progress(f"step {self.state.position.step}: soft targets, teacher", next(asked, len(plan)), len(plan))
+            return self.state.past.reconstruct(step, self.method.rebuild)
 
         with autocast(self.device, self.precision):
-            filled = targets.target_matrix(self.method.teachers(columns), self.state.past.reconstruct, images, labels,
-                                           columns[-1].stop, advance)
+            filled = self.method.fill(plan, teacher, images, labels, columns[-1].stop)
         self.state.seconds["teacher"] += time.monotonic() - begun
         return filled
 

@@ -247,7 +247,7 @@ def test_a_diverging_run_stops_with_its_place_and_writes_no_metrics(tmp_path):
 def test_teachers_are_rebuilt_once_a_step_however_many_epochs(method, teachers, tmp_path, monkeypatch):
     asked = []
     real = Snapshots.reconstruct
-    monkeypatch.setattr(Snapshots, "reconstruct", lambda self, step: asked.append(step) or real(self, step))
+    monkeypatch.setattr(Snapshots, "reconstruct", lambda self, step, state=None: asked.append(step) or real(self, step, state))
     train.run(small_config(method), tmp_path / "run")
     assert asked == teachers
 
@@ -265,6 +265,22 @@ def test_joint_sees_all_images_and_beats_finetune(tmp_path):
     assert joint["average_incremental_accuracy"] > finetune["average_incremental_accuracy"] + 10
     assert finetune["steps"][-1]["accuracy_by_step"][0] < 20 < joint["steps"][-1]["accuracy_by_step"][0]
     assert joint["bytes"]["per_step"][-1]["exemplars"] == 40 * 10 * 32 * 32
+
+
+def test_a_lesson_may_exchange_every_function_that_does_the_work(tmp_path, finished):
+    called = set()
+
+    def spied(name):
+        real = getattr(METHODS["m2kd"], name)
+
+        def spy(*arguments):
+            called.add(name)
+            return real(*arguments)
+        return spy
+
+    names = ("teachers", "fill", "main_loss", "auxiliary_loss", "prune", "rebuild")
+    theirs = train.run(small_config("m2kd"), tmp_path / "run", method=replace(METHODS["m2kd"], **{n: spied(n) for n in names}))
+    assert called == set(names) and timeless(theirs) == timeless(finished("m2kd")[1])
 
 
 def test_a_lesson_may_exchange_one_function_of_the_method(tmp_path):
