@@ -24,7 +24,6 @@ from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.loop import TrainingData, Update
 from m2kd_lite.methods import METHODS, Method
 from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.nets import IncrementalNet
 from m2kd_lite.rundir import RunFolder, check_usable, drop_checkpoint, is_finished, read_run
 from m2kd_lite.state import Position, State
 
