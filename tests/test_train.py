@@ -27,6 +27,7 @@ def timeless(content):
     """metrics.json without what a clock says."""
     content = json.loads(json.dumps(content))
     content.pop("wall_seconds")
+    content["environment"].pop("revision")      # a commit in the middle of a session is no difference between runs
     for step in content["steps"]:
         step.pop("train_seconds"), step.pop("teacher_seconds")
     return content
