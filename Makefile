@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# Large pages for large tensors: training on a CPU is 1.05 times as fast (make bench). Only glibc listens.
+# Large pages for large tensors: training on a CPU is up to 1.05 times as fast (make bench). Only glibc listens.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: demo test lab bench clean
@@ -16,7 +16,7 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-# Ten minutes on two idle cores. Ratios are taken side by side in one run; a goal that was missed is said, and no failure.
+# A quarter of an hour or more on two idle cores. Ratios are taken side by side in one run; a goal that was missed is said, and no failure.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 

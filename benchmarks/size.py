@@ -10,7 +10,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,12 +50,6 @@ def ten_steps(backbone: str) -> Snapshots:
     return past
 
 
-def first_step_of(past: Snapshots) -> Snapshots:
-    """What the file held after step 1: its own model, its own owners."""
-    owners = {name: mask.masked_fill(mask > 1, 0) for name, mask in past.masks.items()}
-    return replace(past, parts=past.parts[:1], masks=owners)
-
-
 def size_on_disk(past: Snapshots, folder: Path) -> int:
     """Bytes of the file."""
     past.save(folder / "measured.safetensors")
@@ -82,8 +75,8 @@ def rows() -> Iterator[Row]:
         folder = Path(name)
         for backbone, title in (("resnet32", "ResNet-32"), ("resnet18", "ResNet-18")):
             past, memory = ten_steps(backbone), "one weight set and a mask"
-            one, ten = size_on_disk(first_step_of(past), folder), size_on_disk(past, folder)
-            before, after = ledger(first_step_of(past), memory), ledger(past, memory)
+            one, ten = size_on_disk(past.first(1), folder), size_on_disk(past, folder)
+            before, after = ledger(past.first(1), memory), ledger(past, memory)
             paper = PAPER[backbone]
             yield Row(f"{title}, ten steps: bytes added to the file", ten - one, "bytes", f"<= {GOALS[backbone]}",
                       f"Table 2: M2KD {paper['M2KD']} MB, iCaRL {paper['iCaRL']} MB")

@@ -31,17 +31,15 @@ class AskingUpdate(Update):
         self._teachers = teachers
         super().__init__(*arguments, **options)
 
-    def _update(self) -> None:
-        rows, flips = self._rows, self._flips
-        images = self._data.images[rows]
-        images = torch.where(flips[:, None, None, None].bool(), images.flip(3), images)
+    def _targets(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        main, auxiliary = super()._targets(images)
         with torch.no_grad():
             for teacher, columns in self._teachers:
                 own = slice(columns.start, columns.stop)
                 logits, auxiliary_logits = teacher(images)
-                self._data.main_targets[flips, rows, own] = torch.sigmoid(logits[:, own])
-                self._data.auxiliary_targets[flips, rows, own] = torch.sigmoid(auxiliary_logits[:, own])
-        super()._update()
+                main[:, own] = torch.sigmoid(logits[:, own])
+                auxiliary[:, own] = torch.sigmoid(auxiliary_logits[:, own])
+        return main, auxiliary
 
 
 def columns_of(step: int, class_batch: int) -> list[range]:

@@ -81,19 +81,22 @@ class Update:
         self._rate.fill_(rate)
 
     def _update(self) -> None:
-        data, rows, flips = self._data, self._rows, self._flips
-        images = data.images[rows]
-        images = torch.where(flips[:, None, None, None].bool(), images.flip(3), images)
+        images = self._data.images[self._rows]
+        images = torch.where(self._flips[:, None, None, None].bool(), images.flip(3), images)
+        main_targets, auxiliary_targets = self._targets(images)
         with autocast(self._device, self._precision):
             logits, auxiliary_logits = self._net(images)
-        loss = self._objective(logits, auxiliary_logits, data.main_targets[flips, rows],
-                               data.auxiliary_targets[flips, rows], data.labels[rows])
+        loss = self._objective(logits, auxiliary_logits, main_targets, auxiliary_targets, self._data.labels[self._rows])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for weight, is_frozen in self._frozen:
             weight.grad.masked_fill_(is_frozen, 0.0)        # before the update, so that no momentum builds up
         self._optimizer.step()
         self._loss_sum += loss.detach()
+
+    def _targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the images of this batch are asked to match: looked up, for the teachers have spoken before."""
+        return self._data.main_targets[self._flips, self._rows], self._data.auxiliary_targets[self._flips, self._rows]
 
     def _record(self) -> Callable[[], None]:
         """Capture `_update` as a CUDA graph; calling the result replays it.
