@@ -1,11 +1,14 @@
 """What the notebooks need around the library: parameters checked, figures shown, and a notebook run as a batch."""
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import json
 import logging
 import os
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,19 @@ def show(figure):
 
     from m2kd_lite.plots import png
     return Image(png(figure), alt=figure.alt_text, format="png")
+
+
+def source(function: Callable):
+    """The code of a function as it lies in the library, without its docstring: what a student's own is compared with."""
+    from IPython.display import Markdown
+    lines = textwrap.dedent(inspect.getsource(function)).rstrip().splitlines()
+    definition = ast.parse("\n".join(lines)).body[0]
+    first = definition.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        del lines[first.lineno - 1:first.end_lineno]
+    file = Path(inspect.getsourcefile(inspect.unwrap(function)))
+    code = "\n".join(lines)
+    return Markdown(f"`{file.parent.name}/{file.name}`:\n\n```python\n{code}\n```")
 
 
 def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = ignore) -> None:

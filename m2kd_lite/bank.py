@@ -1,0 +1,74 @@
+"""The results bank: measured runs as tidy tables, one row a run and step, with where each number comes from.
+
+Figures and sentences that speak of more than one run read these tables, `data/results/*.csv`, through `load`. `rows` makes
+them from a finished run's metrics. Used by the notebooks; filled by `python -m benchmarks.lessons`.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2kd_lite import storage
+from m2kd_lite.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SETTINGS = ("method", "dataset", "class_batch", "backbone", "epochs", "pruning_ratio", "alpha", "lambda_aux", "seed",
+            "profile", "precision")
+MEASURED = ("step", "classes_seen", "top1", "top5", "accuracy_by_step", "average_incremental_accuracy", "forgetting",
+            "bytes_total")
+PROVENANCE = ("device", "threads", "revision", "data_sha256")
+COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE)
+
+
+def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
+    """The rows of one finished run.
+
+    Parameters
+    ----------
+    metrics : what `metrics.json` holds.
+    variant : where the run is not the plain row of `methods.py` that `method` names: in which way.
+
+    Returns
+    -------
+    one mapping a step, with the keys `COLUMNS`. Accuracies and forgetting in per cent and percentage points, rounded
+    to 0.001; `accuracy_by_step` holds one number a step, with blanks between; bytes are those carried on after the step.
+    """
+    environment = metrics["environment"]
+    of_run = {"variant": variant, **{name: metrics["config"][name] for name in SETTINGS},
+              "precision": environment["precision"],
+              "average_incremental_accuracy": round(metrics["average_incremental_accuracy"], 3),
+              "forgetting": round(metrics["forgetting"], 3),
+              "device": environment["device"], "threads": environment["threads"], "revision": environment["revision"],
+              "data_sha256": metrics["data_sha256"][:16]}
+    return [of_run | {"step": step["step"], "classes_seen": step["classes_seen"], "top1": round(step["top1"], 3),
+                      "top5": round(step["top5"], 3), "bytes_total": carried["total"],
+                      "accuracy_by_step": " ".join(f"{accuracy:.3f}" for accuracy in step["accuracy_by_step"])}
+            for step, carried in zip(metrics["steps"], metrics["bytes"]["per_step"], strict=True)]
+
+
+def save(table: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write rows as CSV, whole or not at all."""
+    import pandas as pd
+    storage.write_bytes(Path(path), pd.DataFrame(table, columns=list(COLUMNS)).to_csv(index=False).encode())
+
+
+def load(path: Path) -> pd.DataFrame:
+    """A bank, one row a run and step; `accuracy_by_step` as a list of numbers.
+
+    Raises
+    ------
+    BadInput : there is no such file, or a column is missing.
+    """
+    import pandas as pd
+    try:
+        table = pd.read_csv(path, keep_default_na=False)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such results bank") from None
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise BadInput(f"{path}: not a results bank; it has no column {missing[0]}")
+    table["accuracy_by_step"] = [[float(part) for part in str(text).split()] for text in table["accuracy_by_step"]]
+    return table
