@@ -32,7 +32,8 @@ REPORT_SECONDS = 0.25
 
 
 def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | None = None,
-        on_event: OnEvent = ignore, should_stop: Callable[[], int | None] = lambda: None) -> dict:
+        on_event: OnEvent = ignore, on_step: Callable[[int, IncrementalNet], None] = lambda step, net: None,
+        should_stop: Callable[[], int | None] = lambda: None) -> dict:
     """Train one method over all incremental steps, into a run folder.
 
     Parameters
@@ -42,6 +43,8 @@ def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | 
     resume : go on from the folder's checkpoint; a finished run is left as it is.
     method : a row to use in place of `METHODS[config.method]`, for lessons that exchange one of its functions.
     on_event : receives events (`events.py`).
+    on_step : called when a step has ended, with its number and the live network in eval mode, to look at, not to
+        change. A resumed run does not call it for the steps it finds done.
     should_stop : asked after every batch; a number makes the run write a checkpoint and raise `Interrupted` with that
         exit status.
 
@@ -53,15 +56,15 @@ def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | 
     ------
     BadInput, DamagedFile, LayerExhausted, Diverged, Interrupted : see `errors.py`.
     """
-    return _Run(config, method or METHODS[config.method], on_event, should_stop).into(Path(out), resume)
+    return _Run(config, method or METHODS[config.method], on_event, on_step, should_stop).into(Path(out), resume)
 
 
 class _Run:
     """One call of `run`. The state is a `State`; this class only carries what every part of the loop needs."""
 
-    def __init__(self, config: RunConfig, method: Method, on_event: OnEvent, should_stop):
+    def __init__(self, config: RunConfig, method: Method, on_event: OnEvent, on_step, should_stop):
         self.config, self.method = config, method
-        self.on_event, self.should_stop = on_event, should_stop
+        self.on_event, self.on_step, self.should_stop = on_event, on_step, should_stop
         self.device, self.precision = prepare_device(config, on_event)
 
     # ---- a run ------------------------------------------------------------------------------------------------------
@@ -154,6 +157,7 @@ class _Run:
 
         state.past.add(state.net, state.masks)
         self._measure(columns, images)
+        self.on_step(position.step, state.net)
         state.position = Position(step=position.step + 1)
         state.seconds["train"] = state.seconds["teacher"] = 0.0
         self.save_checkpoint()

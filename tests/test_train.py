@@ -65,6 +65,25 @@ def test_every_model_is_rebuilt_bit_for_bit(method, live, tmp_path):
         assert not was["training"]
 
 
+def test_on_step_looks_at_the_live_network_once_when_each_step_ends(tmp_path, finished):
+    folder, _ = finished("m2kd")
+    seen, pictures = [], torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
+
+    def look(step, net):
+        with torch.no_grad():
+            seen.append((step, net.training, net(pictures)[0]))
+
+    with pytest.raises(Interrupted):        # in step 2
+        train.run(small_config("m2kd"), tmp_path / "run", on_step=look, should_stop=lambda: 130 if seen else None)
+    train.run(small_config("m2kd"), tmp_path / "run", resume=True, on_step=look)
+    past = Snapshots.load(tmp_path / "run" / "snapshots.safetensors")
+    assert [step for step, _, _ in seen] == [1, 2, 3]
+    for step, training, logits in seen:
+        with torch.no_grad():
+            assert not training and torch.equal(logits, past.reconstruct(step)(pictures)[0])
+    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
+
+
 def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
     train.run(small_config("m2kd", precision="bf16"), tmp_path / "run")
     past = Snapshots.load(tmp_path / "run" / "snapshots.safetensors")
