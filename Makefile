@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Large pages for large tensors: training on a CPU is up to 1.05 times as fast (make bench). Only glibc listens.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test lab bench clean
+.PHONY: demo test lab student bench clean
 demo: $(STAMP)
 	$(BIN)/m2kd-lite demo
 
@@ -15,6 +15,10 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# The lessons without solutions and outputs, for handing out; docs/instructors.md says how to go on.
+student: $(STAMP)
+	$(BIN)/python -m m2kd_lite.course build/student
 
 # A quarter of an hour or more on two idle cores. Ratios are taken side by side in one run; a goal that was missed is said, and no failure.
 bench: $(STAMP)

@@ -1,0 +1,243 @@
+"""One source, two builds: students get the lessons without solutions, and each check tells stub from solution."""
+import contextlib
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from m2kd_lite import checks, course, notebook
+from m2kd_lite.errors import BadInput, M2KDError
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TAKEN_BY = {"01": {"average_incremental_accuracy", "forgetting"}, "04": {"auxiliary_loss"}}   # whose lessons may not be there
+
+
+def nbgrader(cell):
+    return cell.metadata.get("nbgrader", {})
+
+
+def exercises(path):
+    """(name of the exercise, index of its solution cell, index of its check cell), in the lesson's order."""
+    cells, found = nbformat.read(path, as_version=4).cells, []
+    for at, cell in enumerate(cells):
+        if nbgrader(cell).get("grade"):
+            (name,) = re.findall(r"^checks\.(\w+)\(", cell.source, re.M)
+            (solution,) = [i for i, other in enumerate(cells[:at])
+                           if f"check-{nbgrader(other).get('grade_id')}" == nbgrader(cell).grade_id]
+            found.append((name, solution, at))
+    return found
+
+
+ALL = [(path.name, *exercise) for path in LESSONS for exercise in exercises(path)]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    target = tmp_path_factory.mktemp("built") / "student"
+    assert course.build(target) == sorted(path.relative_to(target) for path in target.rglob("*") if path.is_file())
+    return target
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """The names that a lesson's first code cell, its imports, leaves: `opened(file name)` gives a fresh copy."""
+    kept = {}
+
+    def get(name):
+        if name not in kept:
+            first = next(cell for cell in nbformat.read(ROOT / "notebooks" / name, 4).cells if cell.cell_type == "code")
+            kept[name] = {"__name__": "__main__"}
+            run(first.source, kept[name])
+        return dict(kept[name])
+
+    return get
+
+
+def run(source, namespace):
+    """What a cell prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(source, "<cell>", "exec"), namespace)
+    return printed.getvalue()
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_solution_and_no_output_is_left(built):
+    seen = 0
+    for path in LESSONS:
+        source = nbformat.read(path, as_version=4)
+        copy = nbformat.read(built / "notebooks" / path.name, as_version=4)
+        nbformat.validate(copy)
+        assert [cell.id for cell in copy.cells] == [cell.id for cell in source.cells]
+        assert "widgets" not in copy.metadata
+        text = (built / "notebooks" / path.name).read_text()
+        assert "BEGIN SOLUTION" not in text and "END SOLUTION" not in text
+        for cell, original in zip(copy.cells, source.cells, strict=True):
+            assert cell.cell_type != "code" or (cell.outputs == [] and cell.execution_count is None)
+            if not nbgrader(original).get("solution"):
+                assert cell.source == original.source
+                continue
+            before, body, after = re.split(r"^ *### (?:BEGIN|END) SOLUTION\n?", original.source, flags=re.M)
+            assert body.strip() and cell.source == f"{before}    {course.STUB}{after and chr(10) + after}"
+            seen += 1
+    assert seen == len(ALL) >= 7
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_solutions_are_marked_where_nbgrader_looks_for_them(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert ("### BEGIN SOLUTION" in cell.source) == bool(nbgrader(cell).get("solution")), cell.id
+        assert not nbgrader(cell).get("grade") or nbgrader(cell).points > 0, cell.id
+        if course.NOT_GRADED in cell.metadata.get("tags", []):
+            assert not nbgrader(cell), f"{cell.id}: grading skips it"
+
+
+def test_every_exercise_is_in_one_lesson():
+    there = {path.name[:2] for path in LESSONS}
+    missing = set().union(*(names for lesson, names in TAKEN_BY.items() if lesson not in there))
+    assert sorted(name for _, name, _, _ in ALL) == sorted(set(checks.EXERCISES) - missing)
+
+
+def test_check_cells_cannot_be_edited_and_stubs_can(built):
+    for name, _, solution, check in ALL:
+        cells = nbformat.read(built / "notebooks" / name, as_version=4).cells
+        assert cells[check].metadata.editable is False and cells[check].metadata.deletable is False
+        assert cells[solution].metadata.get("editable", True) and cells[solution].metadata.deletable is False
+
+
+@pytest.mark.parametrize("lesson, exercise, solution, check", ALL, ids=[f"{name[:2]}-{what}" for name, what, *_ in ALL])
+def test_a_stub_is_told_and_a_solution_passes(lesson, exercise, solution, check, built, opened):
+    student = nbformat.read(built / "notebooks" / lesson, as_version=4).cells
+    with pytest.raises(checks.NotYet, match=rf"^{exercise}: (not written yet|it raised NotImplementedError: your turn)"):
+        namespace = opened(lesson)
+        run(student[solution].source, namespace)
+        run(student[check].source, namespace)
+
+    namespace, original = opened(lesson), nbformat.read(ROOT / "notebooks" / lesson, as_version=4).cells
+    for cell in original[:check]:
+        if nbgrader(cell).get("solution"):              # one exercise may use an earlier one
+            run(cell.source, namespace)
+    assert re.search(rf"^{exercise}: all \d+ passed", run(original[check].source, namespace), re.M)
+
+
+def test_a_stub_says_what_to_do(built, opened):
+    lesson, _, solution, _ = ALL[0]
+    namespace, before = opened(lesson), set(opened(lesson))
+    run(nbformat.read(built / "notebooks" / lesson, as_version=4).cells[solution].source, namespace)
+    (function,) = [namespace[name] for name in set(namespace) - before - {"__builtins__"}]
+    with pytest.raises(NotImplementedError, match="your turn: write this function, then run the check in the next cell"):
+        function(*[None] * function.__code__.co_argcount)
+
+
+def test_two_builds_are_the_same_bytes(built, tmp_path, monkeypatch):
+    found = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: reversed(sorted(found(self, pattern))))
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    course.build(tmp_path / "elsewhere" / "again")
+    assert files(tmp_path / "elsewhere" / "again") == files(built)
+    other = dict(os.environ, PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
+    subprocess.run([sys.executable, "-m", "m2kd_lite.course", tmp_path / "third"], cwd=ROOT, env=other, check=True)
+    assert files(tmp_path / "third") == files(built)
+
+
+def test_the_sums_are_those_of_the_files(built):
+    sums = dict(reversed(line.split("  ")) for line in (built / "SHA256SUMS").read_text().splitlines())
+    there = files(built)
+    del there["SHA256SUMS"]
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in there.items()} == sums
+
+
+def test_an_earlier_build_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    target, contents = tmp_path / "student", course._contents
+    with monkeypatch.context() as patch:
+        stale = {"notebooks/00_gone.ipynb": b"{}"}
+        sums = {"SHA256SUMS": f"{hashlib.sha256(b'{}').hexdigest()}  notebooks/00_gone.ipynb\n".encode()}
+        patch.setattr(course, "_contents", lambda root: stale | sums)
+        course.build(target)
+    assert (target / "notebooks" / "00_gone.ipynb").exists()
+    checkpoint = target / "notebooks" / ".ipynb_checkpoints" / "00_gone-checkpoint.ipynb"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("Jupyter's")
+    course.build(target)
+    assert files(target) == contents(ROOT)
+    assert os.listdir(tmp_path) == ["student"]
+
+
+def test_work_in_the_folder_is_not_lost(tmp_path):
+    target = tmp_path / "student"
+    course.build(target)
+    lesson = target / "notebooks" / LESSONS[0].name
+    lesson.write_text(lesson.read_text().replace("your turn: ", "return 42 # "))
+    with pytest.raises(BadInput, match=f"{lesson.name}: somebody has worked here since the folder was built"):
+        course.build(target)
+    assert "return 42" in lesson.read_text() and os.listdir(tmp_path) == ["student"]
+
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.tex").write_text("years of work")
+    with pytest.raises(BadInput, match="chapter.tex"):
+        course.build(other)
+    assert files(other) == {"chapter.tex": b"years of work"}
+
+
+def test_a_build_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
+    target = tmp_path / "student"
+    course.build(target)
+    before = files(target)
+    monkeypatch.setattr(Path, "write_bytes", lambda self, content: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(M2KDError, match="student: cannot write: No space left on device"):
+        course.build(target)
+    monkeypatch.undo()
+    assert files(target) == before and os.listdir(tmp_path) == ["student"]
+
+
+def test_a_copy_finds_its_tables_and_keeps_its_runs(built, tmp_path, monkeypatch):
+    for name, content in files(built).items():
+        (tmp_path / "usb" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "usb" / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path / "usb" / "notebooks")
+    assert notebook.project_root() == (tmp_path / "usb").resolve()
+    config = notebook.RunConfig.make({})
+    assert notebook.run_folder(config).parts[:2] == ("..", "runs")
+    with pytest.raises(BadInput, match="no lesson with a solution is here; run this from a clone"):
+        course.build(tmp_path / "again")
+    for path in LESSONS:                                # whatever a lesson names is in the copy
+        lesson = (built / "notebooks" / path.name).read_text()
+        for named in re.findall(r"\b(?:docs|data)/[\w/]+\.(?:md|csv)|\b\d\d_\w+\.ipynb", lesson):
+            assert (built / named).exists() or (built / "notebooks" / named).exists(), f"{path.name}: {named}"
+
+
+def test_a_marker_without_its_end_is_told(tmp_path):
+    path = tmp_path / "broken.ipynb"
+    path.write_text((ROOT / "notebooks" / ALL[0][0]).read_text().replace("### END SOLUTION", "", 1))
+    with pytest.raises(M2KDError, match="broken.ipynb: ClearSolutions: "):
+        course.student_version(path)
+
+
+def test_the_command_says_what_it_did_and_what_it_needs(tmp_path, capsys, monkeypatch):
+    course.main([str(tmp_path / "student")])
+    assert capsys.readouterr().out == f"{tmp_path / 'student'}: {len(LESSONS)} notebooks, {len(files(tmp_path / 'student'))} files\n"
+    for wrong in ([], ["a", "b"], ["--help"]):
+        with pytest.raises(SystemExit) as end:
+            course.main(wrong)
+        assert end.value.code == 2 and "python -m m2kd_lite.course build/student" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "nbgrader", None)
+    with pytest.raises(SystemExit) as end:
+        course.main([str(tmp_path / "none")])
+    said = capsys.readouterr().err
+    assert end.value.code == 1 and said.count("\n") == 1 and "pip install" in said and "[course]" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_course_loads_nbgrader_only_when_it_builds():
+    code = "import sys, m2kd_lite.course, m2kd_lite.cli; assert not {'torch', 'nbgrader', 'nbformat'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
