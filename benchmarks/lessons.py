@@ -29,6 +29,9 @@ RUNS: tuple[tuple[str, dict, Method], ...] = (
     ("", dict(method="m2kd-no-pruning", alpha=0.0), M2KD),
     ("", dict(method="m2kd-no-pruning", alpha=2.0), M2KD),
     ("", dict(method="m2kd-no-pruning", lambda_aux=0.3), M2KD),
+    # The demonstration of lesson 00: two steps of five digits.
+    ("", dict(method="finetune", dataset="digits", class_batch=5, epochs=10), METHODS["finetune"]),
+    ("", dict(method="lwf-mc", dataset="digits", class_batch=5, epochs=10), METHODS["lwf-mc"]),
 )
 
 
