@@ -61,6 +61,34 @@ def run_folder(config: RunConfig) -> Path:
     return Path(os.path.relpath(project_root() / "runs" / name))
 
 
+def environment():
+    """What the lessons need, what is here, and whether that will do: a table (pandas), one row a thing.
+
+    Draws the embedded images if they are not in the cache yet, and compares them with what every machine should draw.
+    """
+    import platform
+    import shutil
+
+    import pandas as pd
+    import torch
+    import torchvision
+
+    from m2kd_lite import data
+    from m2kd_lite.data import glyphs
+    python, pair = platform.python_version_tuple(), (torch.__version__, torchvision.__version__)
+    drawn = data.load("glyphs").sha256
+    free = shutil.disk_usage(project_root()).free / 1e9
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    rows = [
+        ("Python", ".".join(python), "3.11 or newer", (int(python[0]), int(python[1])) >= (3, 11)),
+        ("torch, torchvision", ", ".join(pair), "torch 2.11 or newer", tuple(map(int, pair[0].split(".")[:2])) >= (2, 11)),
+        ("computes on", f"{torch.get_num_threads()} threads{gpu}", "anything; 2 cores are enough", True),
+        ("glyphs, SHA-256", drawn[:12], glyphs.EXPECTED_SHA256[:12], drawn == glyphs.EXPECTED_SHA256),
+        ("free disk space", f"{free:.0f} GB", "1 GB", free >= 1),
+    ]
+    return pd.DataFrame(rows, columns=["what", "found", "wanted", "fine"]).set_index("what")
+
+
 def show(figure):
     """A figure as a picture with its alternative text, for the last line of a cell."""
     from IPython.display import Image

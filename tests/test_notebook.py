@@ -86,3 +86,23 @@ def test_demo_runs_three_methods_and_a_second_call_runs_nothing_again(tmp_path):
     kept = (tmp_path / "demo" / "m2kd" / "metrics.json").read_bytes()
     second = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
     assert "already finished" in second.stderr and (tmp_path / "demo" / "m2kd" / "metrics.json").read_bytes() == kept
+
+
+def test_the_librarys_code_is_shown_as_it_is_without_its_docstring():
+    from m2kd_lite import losses, masks
+    shown = notebook.source(losses.total_loss).data
+    assert shown == ("`m2kd_lite/losses.py`:\n\n```python\n"
+                     "def total_loss(main: Tensor, auxiliary: Tensor, lambda_aux: float) -> Tensor:\n"
+                     "    return main + lambda_aux * auxiliary\n```")
+    decorated = notebook.source(masks.prune).data
+    assert decorated.startswith("`m2kd_lite/masks.py`") and "@torch.no_grad()" in decorated
+    assert '"""' not in decorated and "# A stable sort" in decorated
+
+
+def test_the_environment_is_told_thing_by_thing_and_a_wrong_drawing_is_seen(monkeypatch):
+    from m2kd_lite.data import glyphs
+    table = notebook.environment()
+    assert table.fine.all() and {"Python", "glyphs, SHA-256"} <= set(table.index)
+    monkeypatch.setattr(glyphs, "EXPECTED_SHA256", "0" * 64)
+    table = notebook.environment()
+    assert not table.fine["glyphs, SHA-256"] and table.fine.sum() == len(table) - 1

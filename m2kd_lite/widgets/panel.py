@@ -1,0 +1,63 @@
+"""A panel: labelled controls, a figure and a sentence that says what the figure shows.
+
+The figure and the sentence are pure functions of the controls' values; a callback calls them and nothing else. Whatever
+is wrong with a choice is said in the place of the sentence, and the figure stays as it was.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from m2kd_lite.errors import M2KDError
+from m2kd_lite.plots import html_image
+
+WIDTH = "46em"          # of a panel and of its text: a line that can be read
+
+
+class Panel(ipywidgets.VBox):
+    """Controls above, a sentence, and the figure below.
+
+    Parameters
+    ----------
+    controls : name to a widget with a `value` and a visible `description`.
+    render : values of the controls by name, to a figure.
+    describe : the same, to what the figure shows, in a sentence or two: for those who cannot see it, and for tests.
+    """
+
+    def __init__(self, controls: Mapping[str, ipywidgets.ValueWidget], render: Callable[..., Figure],
+                 describe: Callable[..., str]):
+        self.controls, self._render, self._describe = dict(controls), render, describe
+        for control in self.controls.values():
+            if not control.description:
+                raise ValueError("a control needs a description that can be seen")
+            control.style = {"description_width": "9em"}
+            control.observe(self._changed, "value")
+        self.text = ipywidgets.HTML()
+        self.figure = ipywidgets.HTML()
+        super().__init__([*self.controls.values(), self.text, self.figure], layout={"max_width": WIDTH})
+        self.redraw()
+
+    def state(self) -> dict[str, Any]:
+        """What the controls say."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def redraw(self) -> None:
+        """Figure and sentence for the controls as they are."""
+        try:
+            figure, told = self._render(**self.state()), self._describe(**self.state())
+        except M2KDError as error:          # a choice that is not allowed: the figure stays
+            self._say(str(error))
+            return
+        self.figure.value = html_image(figure)
+        self._say(told)
+
+    def _say(self, sentence: str) -> None:
+        # A live region: a screen reader reads it out when it changes.
+        self.text.value = f'<p role="status" aria-live="polite" style="line-height: 1.4">{escape(sentence)}</p>'
+
+    def _changed(self, change: Any) -> None:
+        self.redraw()
