@@ -11,8 +11,8 @@ c = get_config()                                        # noqa: F821  nbgrader p
 c.CourseDirectory.course_id = "m2kd-lite"               # yours; letters, digits, - and _
 c.ClearSolutions.code_stub = {"python": course.STUB}    # the same as in the students' copy of `make student`
 
-# Cells that train or draw are not run when a submission is graded. Cells that need their results then fail, and cost
-# nothing: only checks carry points, and no check needs them.
+# Cells that train (they carry a tag) are not run when a submission is graded. Cells that need their results then fail,
+# and cost nothing: only checks carry points, and no check needs them.
 c.Execute.skip_cells_with_tag = course.NOT_GRADED
 c.Execute.timeout = 120                                 # seconds for one cell, then it is interrupted and grading goes on
 

@@ -101,6 +101,15 @@ def test_solutions_are_marked_where_nbgrader_looks_for_them(path):
             assert not nbgrader(cell), f"{cell.id}: grading skips it"
 
 
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_cells_that_train_carry_the_tag_that_grading_skips(path, request):
+    if path.name[:2] in ("02", "03"):
+        request.applymarker(pytest.mark.xfail(reason="their cells are being tagged"))
+    for cell in nbformat.read(path, as_version=4).cells:
+        trains = cell.cell_type == "code" and "train.run(" in cell.source
+        assert not trains or course.NOT_GRADED in cell.metadata.get("tags", []), cell.id
+
+
 def test_every_exercise_is_in_one_lesson():
     there = {path.name[:2] for path in LESSONS}
     missing = set().union(*(names for lesson, names in TAKEN_BY.items() if lesson not in there))
@@ -175,7 +184,7 @@ def test_an_earlier_build_is_replaced_as_a_whole(tmp_path, monkeypatch):
 def test_work_in_the_folder_is_not_lost(tmp_path):
     target = tmp_path / "student"
     course.build(target)
-    lesson = target / "notebooks" / LESSONS[0].name
+    lesson = target / "notebooks" / ALL[0][0]
     lesson.write_text(lesson.read_text().replace("your turn: ", "return 42 # "))
     with pytest.raises(BadInput, match=f"{lesson.name}: somebody has worked here since the folder was built"):
         course.build(target)
