@@ -69,13 +69,16 @@ def build(target: Path) -> list[Path]:
 def student_version(path: Path) -> str:
     """A notebook as students get it: nbgrader's steps of `generate_assignment`, without its data base."""
     try:
+        from nbconvert.preprocessors import ClearMetadataPreprocessor
         from nbgrader import preprocessors as steps
     except ImportError:
         raise M2KDError("nbgrader is not installed; get it with: "
                         "python -m pip install -c constraints.txt -e '.[course]'") from None
     import nbformat
     lesson, resources = nbformat.read(path, as_version=4), {}
-    for step in (steps.LockCells(), steps.ClearSolutions(code_stub={"python": STUB}), steps.ClearOutput(),
+    panels = ClearMetadataPreprocessor(enabled=True, clear_cell_metadata=False,         # their saved state is an output
+                                       preserve_nb_metadata_mask={"kernelspec", "language_info"})
+    for step in (steps.LockCells(), steps.ClearSolutions(code_stub={"python": STUB}), steps.ClearOutput(), panels,
                  steps.CheckCellMetadata(), steps.ComputeChecksums()):
         try:
             lesson, resources = step.preprocess(lesson, resources)
