@@ -54,7 +54,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float, float, str]:
         shutil.copytree(ROOT / "data" / "results", Path(folder) / "data" / "results")
         client = NotebookClient(
             notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(Path(folder) / "notebooks")}},
-            record_timing=False, on_cell_execute=lambda **_: begun.append(time.monotonic()),
+            record_timing=False, store_widget_state=False, on_cell_execute=lambda **_: begun.append(time.monotonic()),
             on_cell_executed=lambda cell, **_: seconds.append((time.monotonic() - begun[-1], cell.source.splitlines()[-1])))
         client.execute()
     return notebook, sum(second for second, _ in seconds), *max(seconds)

@@ -370,6 +370,8 @@ MUTANTS = [(name, fragment, function) for name, rows in {
          lambda plan, teacher_of, images, *rest: targets_like()(plan, teacher_of, images.float() / 255, *rest)),
     ],
     "auxiliary_loss": [
+        ("loss of Eq. 2", lambda z, s, y, alpha, total: loss_in_numpy_style(
+            z, torch.cat([s, torch.eye(z.shape[1])[y][:, s.shape[1]:]], 1), total)),
         ("wrong sum", auxiliary_with(loss_with_einsum, alpha_of=lambda alpha: (alpha, 1))),
         ("both sums", auxiliary_with(loss_with_einsum, alpha_of=lambda alpha: (alpha, alpha))),
         ("neither sum", auxiliary_with(loss_with_einsum, alpha_of=lambda alpha: (1, 1))),
@@ -540,14 +542,19 @@ def broken(*arguments):
     return numbers[3]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_stub_is_not_written_yet(name):
-    assert message_of(name, stub).startswith(f"{name}: not written yet")
+decorated = pytest.mark.parametrize("decorate", [lambda function: function, torch.no_grad()], ids=["plain", "decorated"])
 
 
+@decorated
 @pytest.mark.parametrize("name", NAMES)
-def test_an_error_is_named_with_the_students_line(name):
-    message = message_of(name, broken)
+def test_a_stub_is_not_written_yet(name, decorate):
+    assert message_of(name, decorate(stub)).startswith(f"{name}: not written yet")
+
+
+@decorated
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_is_named_with_the_students_line(name, decorate):
+    message = message_of(name, decorate(broken))
     assert "IndexError: list index out of range, at line " in message and ": `return numbers[3]`" in message
 
 

@@ -182,6 +182,10 @@ def _counted_twice(z: Tensor, s: Tensor, y: Tensor, alpha: float, total: int) ->
     return main(z, torch.cat([s, one_hot[:, old:]], 1), total) + alpha * main(z, one_hot, total)
 
 
+def _as_in_eq_2(z: Tensor, s: Tensor, y: Tensor, alpha: float, total: int) -> Tensor:
+    return main(z, torch.cat([s, F.one_hot(y, z.shape[1])[:, s.shape[1]:].to(z.dtype)], 1), total)
+
+
 def _both_printed(z: Tensor, s: Tensor, y: Tensor, alpha: float, total: int) -> Tensor:
     one_hot = F.one_hot(y, z.shape[1]).to(z.dtype)
     return _printed_half(z[:, :s.shape[1]], s, total) + alpha * _printed_half(z, one_hot, total)
@@ -212,6 +216,8 @@ AUXILIARY = Exercise(
         Mistake("the distillation is missing: these are the hard labels alone", EQ_3, _weighted(lambda alpha: (0.0, alpha))),
         Mistake("the sign is missing: this loss is negative", EQ_3, _weighted(lambda alpha: (-1.0, -alpha))),
         Mistake("the hard label reaches the new columns only", HARD_LABEL, _hard_new_only),
+        Mistake("this is the loss of Eq. 2: soft targets in the old columns, labels in the new ones. In Eq. 3 the labels have "
+                "a sum of their own, with a weight, over all columns", EQ_3, _as_in_eq_2),
         Mistake("the new columns count twice: once beside the soft targets, as in Eq. 2, and once more with alpha", EQ_3,
                 _counted_twice),
         Mistake("the soft targets meet the last columns of the logits; old classes have the first ones",

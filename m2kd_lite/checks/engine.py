@@ -12,12 +12,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from m2kd_lite.checks.compare import describe, differs, same, unlike
 from m2kd_lite.errors import M2KDError
+
+
+TORCH = str(Path(torch.__file__).parent)
 
 
 class NotYet(M2KDError):
@@ -219,6 +223,8 @@ def _generic(exercise: Exercise, case: Case, got: Outcome, expected: Outcome) ->
 def _students_line(error: Exception) -> traceback.FrameSummary | None:
     """The last line of the student's own file or cell that the error passed through."""
     frames = traceback.extract_tb(error.__traceback__)[1:]          # the first is the call in this module
+    while frames and frames[0].filename.startswith(TORCH):          # a decorator, as `@torch.no_grad()`
+        frames = frames[1:]
     own = [frame for frame in frames if frame.filename == frames[0].filename]
     return own[-1] if own else None
 
