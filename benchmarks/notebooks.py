@@ -61,8 +61,9 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float, float, str]:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Lines that a cell printed one by one as one output; the versions of the machine's tools left out."""
+    """Lines that a cell printed one by one as one output; no versions of this machine's tools, no state of panels."""
     notebook.metadata.language_info = {"name": "python"}
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         merged = []
         for output in cell.get("outputs", []):

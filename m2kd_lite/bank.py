@@ -1,7 +1,7 @@
 """The results bank: measured runs as tidy tables, one row a run and step, with where each number comes from.
 
 Figures and sentences that speak of more than one run read these tables, `data/results/*.csv`, through `load`. `rows` makes
-them from a finished run's metrics. Used by the notebooks; filled by `python -m benchmarks.lessons`.
+them from a finished run's metrics. Used by the notebooks; filled by `python -m benchmarks.fill`.
 """
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
     Returns
     -------
     one mapping a step, with the keys `COLUMNS`. Accuracies and forgetting in per cent and percentage points, rounded
-    to 0.001; `accuracy_by_step` holds one number a step, with blanks between; bytes are those carried on after the step.
+    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step.
     """
     environment = metrics["environment"]
     of_run = {"variant": variant, **{name: metrics["config"][name] for name in SETTINGS},
@@ -45,14 +45,15 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
               "data_sha256": metrics["data_sha256"][:16]}
     return [of_run | {"step": step["step"], "classes_seen": step["classes_seen"], "top1": round(step["top1"], 3),
                       "top5": round(step["top5"], 3), "bytes_total": carried["total"],
-                      "accuracy_by_step": " ".join(f"{accuracy:.3f}" for accuracy in step["accuracy_by_step"])}
+                      "accuracy_by_step": [round(accuracy, 3) for accuracy in step["accuracy_by_step"]]}
             for step, carried in zip(metrics["steps"], metrics["bytes"]["per_step"], strict=True)]
 
 
 def save(table: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as CSV, whole or not at all."""
+    """Write rows as CSV, whole or not at all; `accuracy_by_step` as numbers with blanks between."""
     import pandas as pd
-    storage.write_bytes(Path(path), pd.DataFrame(table, columns=list(COLUMNS)).to_csv(index=False).encode())
+    written = [row | {"accuracy_by_step": " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy_by_step"])} for row in table]
+    storage.write_bytes(Path(path), pd.DataFrame(written, columns=list(COLUMNS)).to_csv(index=False).encode())
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -68,3 +68,78 @@ def test_the_readme_has_the_numbers_of_the_bank(method):
         assert [float(part) for part in said.split(" ± ")] == pytest.approx([values.mean(), values.std()], abs=0.051)
     added = end.bytes_total - begin.bytes_total
     assert abs(int(row[4].replace(",", "")) - added.mean()) <= 0.01 * added.mean()
+
+
+# A number with a unit, in figures or in words.
+NUMBER = re.compile(r"(?i)\b(?:\d[\d,.]*|one|two|three|four|five|six|seven|eight|nine|ten|twice|half|third|thirds|quarter|"
+                    r"almost|most)\b[ -]?(?:%|per cent|points?\b|times\b|×|MB|kB|bytes|s\b|seconds?|minutes?)")
+
+# Said with a unit and not measured in a bank: the head of a lesson, arithmetic, settings, questions, the paper.
+NOT_MEASURED = (
+    "minutes; about", "minutes; less than", "minutes with the exercises", "One minute: a network forgets",
+    "(40 × 50 + 40 × 80) / 80", "(40 × 30 + 40 × 60 + 20 × 95) / 100", "never got above 5 % on anything has at most 5 points",
+    "Chance is 4 %", "Chance is again 4 %", "ends at 40 %", "ends at 46 %", "2 × teachers", "80 epochs that is 40 times fewer",
+    "9 × 9 of them", "4 bytes a number", "Five whole models would cost five times the bytes", "16 filters of 3 × 3 × 3 weights",
+    "Table 1 reports differences of around 3 %", "interrupted after 120 seconds", "got 0 points before we switched them off",
+    "the average is 52.1 %", "four times as many steps", "four times too large at step 1", "make 4 MB", "100 classes 8 MB",
+    "7.7 and 15.4 MB", "cannot tell a difference of 3 %", "at most 30 seconds of work", "takes 15 to 45 seconds",
+)
+
+
+def span(values, digits=1):
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+
+
+def listed(values):
+    first, second, third = (f"{value:.1f}" for value in values)
+    return f"{first}, {second} and {third}"
+
+
+def claims():
+    """Page to the sentences on it that tell of measured runs, made from the banks."""
+    lessons, quick = bank_of("lessons.csv"), bank_of("glyphs_quick.csv")
+    lessons = lessons[(lessons.alpha == 0.5) & (lessons.lambda_aux == 1)]
+
+    def end(table, method, variant="", dataset="glyphs"):
+        rows = table[(table.method == method) & (table.variant == variant) & (table.dataset == dataset)
+                     & (table.precision == "fp32")].sort_values("step")
+        return rows.groupby("seed").last()
+
+    tuned, chain = end(lessons, "finetune"), end(lessons, "lwf-mc")
+    alone = end(lessons, "m2kd-no-pruning", "no auxiliary head")
+    gain = [alone.accuracy_by_step[seed][step] - chain.accuracy_by_step[seed][step] for seed in (0, 1, 2) for step in (0, 1)]
+    rise = alone.average_incremental_accuracy - chain.average_incremental_accuracy
+    assert (rise > 0).all() and (rise < 1).all()            # "by less than one point"
+    whole, pruned = end(quick, "m2kd-no-pruning"), end(quick, "m2kd")
+    times = whole.bytes_total / pruned.bytes_total
+    assert ((3.7 < times) & (times < 4)).all()              # "almost four times"
+    cost = whole.average_incremental_accuracy - pruned.average_incremental_accuracy
+    unpruned = whole.average_incremental_accuracy
+    return {
+        "03_multi_model_distillation.ipynb": [
+            f"The gain is {span(gain)} points", "average incremental accuracy rises in each, by less than one point"],
+        "05_pruning_and_reconstruction.ipynb": ["Whole models take almost four times the bytes, in each of the three seeds"],
+        "instructors.md": [
+            f"About half, in our three seeds {span(end(lessons, 'finetune', dataset='digits').top1, 0)} %",
+            f"In our three seeds FT has {span(tuned.average_incremental_accuracy)} %",
+            f"forgets {span(tuned.forgetting)} points",
+            f"It hides little: {span(tuned.top5)} % in our three seeds, beside a top-1 accuracy of {span(tuned.top1)} %",
+            f"differs by up to {max(unpruned) - min(unpruned):.1f} points between three seeds (M²KD without pruning, {span(unpruned)} %)",
+            f"M²KD's average is {listed(pruned.average_incremental_accuracy)} %",
+            f"pruning costs {listed(cost)} points, and whole models take {times.mean():.1f} times the bytes"],
+    }
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "docs" / "instructors.md"], ids=lambda path: path.name)
+def test_every_measured_number_follows_from_a_bank(path):
+    text = " ".join(prose(path).split())
+    said = claims().get(path.name, [])
+    assert not [sentence for sentence in said if sentence not in text]
+    covered = [match.span() for phrase in (*said, *NOT_MEASURED) for match in re.finditer(re.escape(phrase), text)]
+    for number in NUMBER.finditer(text):
+        assert any(start < number.end() and number.start() < stop for start, stop in covered), \
+            f"...{text[max(0, number.start() - 80):number.end() + 40]}...: where is this measured?"
+
+
+def test_a_number_that_nobody_measured_is_found():
+    assert NUMBER.search("M²KD keeps 9 points more") and NUMBER.search("it is three times as fast")
