@@ -33,7 +33,7 @@ def run(out: OutFolder = None,
         **given: str | None) -> None:
     """Train one method over all incremental steps.
 
-    DIR receives config.json, metrics.json, events.jsonl and snapshots.safetensors, from which every model of the run
+    DIR receives config.json, metrics.json, events.jsonl, live.safetensors and snapshots.safetensors, from which every model of the run
     can be rebuilt. What is not said comes from --profile: smoke (seconds), quick (a minute or two), paper (section 4.1).
 
     Example: m2kd-lite run --method m2kd --dataset glyphs --class-batch 20 --profile quick --out runs/first

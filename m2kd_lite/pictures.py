@@ -83,6 +83,43 @@ def target_matrices(matrices: Mapping[str, tuple[list[tuple[int, range]], Tensor
     return figure
 
 
+def target_rows(image: Tensor, rows: Mapping[str, tuple[list[tuple[int, range]], Tensor]], columns: Sequence[range],
+                title: str) -> Figure:
+    """One image and its row of each target matrix, as bars: colour and hatch say which teacher filled a column.
+
+    Parameters
+    ----------
+    image : (channels, height, width) uint8.
+    rows : name to (the plan that filled it, (classes,) targets in [0, 1]).
+    columns : the class columns of steps 1..P.
+    """
+    told = "; ".join(f"{name}: " + ", ".join(f"{who} fills {_classes(own)}, highest {float(row[own.start:own.stop].max()):.2f}"
+                                             for who, own in _filled(plan, columns)) for name, (plan, row) in rows.items())
+    figure, _ = new_figure(f"An image, and bars of its targets by class. {told}.", width=8.4, height=0.7 + 1.9 * len(rows))
+    figure.clear()
+    names = [f"row {i}" for i in range(len(rows))]
+    axes = figure.subplot_mosaic([["image", name] for name in names], width_ratios=(1, 4.2))
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    axes["image"].imshow(pixels if len(image) == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes["image"].set_axis_off()
+    for place, (name, (plan, row)) in zip(names, rows.items(), strict=True):
+        axis = axes[place]
+        for who, own in _filled(plan, columns):
+            model = 0 if who == LABELS else int(who.split()[1])
+            axis.bar(range(own.start, own.stop), row[own.start:own.stop].sqrt().numpy(), 0.9, linewidth=0.3, edgecolor="black",
+                     color=COLOURS[(model - 1) % 7] if model else "white", hatch=HATCHES[(model - 1) % 5] if model else "")
+            axis.text((own.start + own.stop - 1) / 2, 1.02, who, ha="center", va="bottom", fontsize=9)
+        for own in columns[:-1]:
+            axis.axvline(own.stop - 0.5, color="black", lw=0.5, linestyle=":")
+        axis.set(ylim=(0, 1), yticks=[0, 0.1 ** 0.5, 0.5 ** 0.5, 1], yticklabels=["0", "0.1", "0.5", "1"], ylabel="target",
+                 xlim=(-0.7, columns[-1].stop - 0.3))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_title(name, loc="left", fontsize=11, pad=16)
+    axes[names[-1]].set_xlabel("class, in order of arrival")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
 def lines_over_models(lines: Mapping[str, tuple[Sequence[int], Sequence[float]]], measured: str, title: str,
                       top: float | None = None) -> Figure:
     """Lines: something measured on the models of steps 1, 2, ...

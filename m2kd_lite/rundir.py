@@ -1,6 +1,6 @@
 """A run's folder: what is in it, who may write, and the checkpoint that lets a run go on.
 
-    config.json  metrics.json  events.jsonl  snapshots.safetensors  checkpoint/ (while unfinished)
+    config.json  metrics.json  events.jsonl  snapshots.safetensors  live.safetensors  checkpoint/ (while unfinished)
 
 The checkpoint is kept in two generations, each whole by itself: state-a and state-b, written by turns, and beside each
 the models of finished steps, which are written once a step. A damaged file is named, and the run goes on from the other
@@ -27,7 +27,7 @@ from m2kd_lite.events import OnEvent
 from m2kd_lite.snapshots import Snapshots
 
 
-_FILES = ("config.json", "metrics.json", "snapshots.safetensors")
+_FILES = ("config.json", "metrics.json", "snapshots.safetensors", "live.safetensors")
 _CHECKPOINT_FILES = tuple(f"{what}-{generation}.safetensors" for generation in "ab" for what in ("state", "models"))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from m2kd_lite import masks, snapshots
+from m2kd_lite import masks, snapshots, witness
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.methods import Method
@@ -40,6 +40,7 @@ class State:
     masks : per convolution, uint8, the owner of each weight; empty for a method that does not prune.
     momenta : SGD's, by parameter name, while a phase is under way; empty between phases.
     results : one entry a finished step, as metrics.json will hold it.
+    live : one tensor a finished step, what its live network said (`witness.py`).
     seconds : spent in this step on training and on teachers; and in all before this process began.
     step_loss : mean loss of the last finished epoch.
     serial : counts checkpoints.
@@ -52,6 +53,7 @@ class State:
     momenta: dict[str, Tensor] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
     results: list[dict] = field(default_factory=list)
+    live: list[Tensor] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "teacher": 0.0, "wall": 0.0})
     step_loss: float = math.nan
     serial: int = 0
@@ -71,7 +73,8 @@ class State:
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict]:
         """Flat names to tensors, and JSON notes: what a checkpoint holds beside `past`."""
-        groups = {"net": self.net.state_dict(), "masks": self.masks, "momenta": self.momenta, "loss": {"sum": self.loss_sum}}
+        groups = {"net": self.net.state_dict(), "masks": self.masks, "momenta": self.momenta, "loss": {"sum": self.loss_sum},
+                  "live": {f"step{step:03d}": logits for step, logits in enumerate(self.live, 1)}}
         tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
         return tensors, {"serial": self.serial, "position": vars(self.position), "results": self.results,
                          "seconds": dict(self.seconds),
@@ -87,22 +90,24 @@ class State:
         KeyError, ValueError : something is missing, or does not fit this run.
         """
         new = cls.new(config, method, stream, device)
-        new.check_fits(tensors, past, [own.stop for own in stream.columns][:notes["position"]["step"]])
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "masks": {}, "momenta": {}, "loss": {}}
+        images = len(witness.rows_of(len(stream.test_images)))
+        new.check_fits(tensors, past, [own.stop for own in stream.columns][:notes["position"]["step"]], images)
+        groups: dict[str, dict[str, Tensor]] = {"net": {}, "masks": {}, "momenta": {}, "loss": {}, "live": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition("/")
-            groups[group][rest] = tensor.to(device)
+            groups[group][rest] = tensor if group == "live" else tensor.to(device)
         net = new.net.load_state(groups["net"])
         momenta = {name: torch.empty_like(parameter).copy_(groups["momenta"][name])     # in the parameter's layout
                    for name, parameter in net.named_parameters() if groups["momenta"]}
         return cls(net, past, groups["loss"]["sum"], groups["masks"], momenta, Position(**notes["position"]),
-                   notes["results"], notes["seconds"],
+                   notes["results"], [groups["live"][name] for name in sorted(groups["live"])], notes["seconds"],
                    math.nan if notes["step_loss"] is None else notes["step_loss"], notes["serial"])
 
-    def check_fits(self, tensors: dict[str, Tensor], past: snapshots.Snapshots, widths: list[int]) -> None:
+    def check_fits(self, tensors: dict[str, Tensor], past: snapshots.Snapshots, widths: list[int], watched: int) -> None:
         """Raise ValueError unless all tensors of a checkpoint have the names, types and shapes that this new state's have.
 
-        Heads may have grown, to one of the last two of `widths`; momenta are there for all parameters, or for none.
+        Heads may have grown, to one of the last two of `widths`; momenta are there for all parameters, or for none. The
+        live network spoke about `watched` images after each finished step.
         """
         if (past.notes, past.backbone, past.channels, past.auxiliary) != (
                 self.past.notes, self.past.backbone, self.past.channels, self.past.auxiliary) or (
@@ -115,6 +120,8 @@ class State:
         expected |= {name: (expected[name][0], torch.Size((*rows, *expected[name][1][1:]))) for name, rows in heads.items()}
         momenta = {"momenta/" + name: expected["net/" + name] for name, _ in self.net.named_parameters()}
         expected |= momenta if tensors.keys() & momenta.keys() else {}
+        expected |= {f"live/step{step:03d}": (torch.float32, torch.Size((watched, width)))
+                     for step, width in enumerate(widths[:len(past)], 1)}
         found = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         if odd:

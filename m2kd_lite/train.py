@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2kd_lite import data, losses, masks, metrics, seeds, snapshots
+from m2kd_lite import data, losses, masks, metrics, seeds, snapshots, witness
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
@@ -110,6 +110,7 @@ class _Run:
     def _finish(self) -> dict:
         state = self.state
         state.past.save(self.folder.path / "snapshots.safetensors")
+        witness.Witness(witness.rows_of(len(self.stream.test_images)), tuple(state.live)).save(self.folder.path / witness.FILE)
         per_step = [{"step": result["step"], **result.pop("bytes")} for result in state.results]
         top1 = [result["top1"] for result in state.results]
         content = {
@@ -157,6 +158,8 @@ class _Run:
 
         state.past.add(state.net, state.masks)
         self._measure(columns, images)
+        watched = list(witness.rows_of(len(self.stream.test_images)))
+        state.live.append(witness.logits_of(state.net, self.stream.test_images[watched]))
         self.on_step(position.step, state.net)
         state.position = Position(step=position.step + 1)
         state.seconds["train"] = state.seconds["teacher"] = 0.0

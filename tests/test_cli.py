@@ -110,7 +110,7 @@ def test_run_report_reconstruct(capsys, tmp_path):
         assert status == 0 and "average incremental accuracy" in out
         assert "step 2/2 done" in err                           # progress, as plain lines where there is no terminal
     assert {p.name for p in (tmp_path / "m2kd").iterdir()} - {".lock"} == {
-        "config.json", "metrics.json", "events.jsonl", "snapshots.safetensors"}
+        "config.json", "metrics.json", "events.jsonl", "snapshots.safetensors", "live.safetensors"}
 
     status, out, _ = call(capsys, "report", tmp_path / "lwf-mc", tmp_path / "m2kd", "--out", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()

@@ -29,6 +29,7 @@ from m2kd_lite.data.images import ImageSet
 from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile, Interrupted
 from m2kd_lite.report import render
 from m2kd_lite.snapshots import Snapshots
+from m2kd_lite.witness import Witness
 
 ROOT = Path(__file__).parents[1]
 CONFIG = small_config("m2kd", precision="fp32")
@@ -116,7 +117,8 @@ def cuts(raw):
 
 @pytest.mark.parametrize("name, load", [
     ("config.json", rundir.read_config), ("metrics.json", lambda folder: rundir.read_run(folder).metrics),
-    ("snapshots.safetensors", lambda folder: Snapshots.load(folder / "snapshots.safetensors").to_tensors()[1])])
+    ("snapshots.safetensors", lambda folder: Snapshots.load(folder / "snapshots.safetensors").to_tensors()[1]),
+    ("live.safetensors", lambda folder: [logits.tolist() for logits in Witness.load(folder / "live.safetensors").logits])])
 def test_a_flipped_bit_or_a_cut_in_a_finished_run_is_an_error_never_another_content(name, load, undisturbed, tmp_path):
     folder = Path(shutil.copytree(undisturbed[0], tmp_path / "run"))
     good, raw, noticed = load(folder), (folder / name).read_bytes(), 0
@@ -522,6 +524,7 @@ def test_foreign_content_in_any_file_is_called_damaged(raw, run, undisturbed, tm
     finished = Path(shutil.copytree(undisturbed[0], tmp_path / "finished"))
     for file, load in [(finished / "metrics.json", lambda: rundir.read_run(finished)),
                        (finished / "snapshots.safetensors", lambda: Snapshots.load(finished / "snapshots.safetensors")),
+                       (finished / "live.safetensors", lambda: Witness.load(finished / "live.safetensors")),
                        (finished / "config.json", lambda: rundir.read_config(finished))]:
         file.write_bytes(raw)
         with pytest.raises(DamagedFile, match=file.name):

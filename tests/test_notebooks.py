@@ -133,7 +133,7 @@ def test_a_regression_in_the_library_is_found(beginning):
     imports.source += "\ntargets.own_step = targets.penultimate\n"          # Eq. 1 where Eq. 2 should be
     nbformat.write(notebook, path)
     status, said = validate(path)
-    assert status == 1 and "not yet" in said
+    assert status == 1 and "NotYet: multi_model_plan: this is the plan of Eq. 1" in said
 
 
 def test_a_changed_output_is_found(beginning):

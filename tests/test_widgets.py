@@ -4,11 +4,14 @@ import re
 
 import ipywidgets
 import pytest
+import torch
+from conftest import small_config
 
-from m2kd_lite import data, widgets
+from m2kd_lite import data, losses, targets, train, widgets
 from m2kd_lite.errors import BadInput
 from m2kd_lite.plots import new_figure
-from m2kd_lite.widgets import stream
+from m2kd_lite.widgets import stepper, stream
+from m2kd_lite.widgets import targets as target_panel
 from m2kd_lite.widgets.panel import Panel
 
 
@@ -62,3 +65,85 @@ def test_a_choice_that_is_not_allowed_is_said_and_the_figure_stays():
 def test_a_control_without_a_label_is_refused():
     with pytest.raises(ValueError, match="description"):
         Panel({"number": ipywidgets.IntSlider()}, lambda number: None, lambda number: "")
+
+
+# ---- the reconstruction stepper -------------------------------------------------------------------------------------
+
+def test_stepping_tells_of_each_model_and_that_its_bits_are_the_live_ones(finished):
+    folder, metrics = finished("m2kd")
+    panel = widgets.reconstruction_stepper(folder)
+    shown = set()
+    for model in (1, 2, 3):
+        panel.controls["model"].value = model
+        own = metrics["steps"][model - 1]["accuracy_by_step"][model - 1]
+        assert f"Model {model} of 3 uses" in panel.text.value
+        assert f"it is right for {own:.1f} %; when the step ended, the live network was right for {own:.1f} %" in panel.text.value
+        assert "over 16 images: 0, exactly." in panel.text.value
+        alt, png = picture(panel)
+        assert f"Model {model} of 3. A grid of the weights of conv1" in alt and "live network&#x27;s logits is 0." in alt
+        shown.add(png)
+    assert len(shown) == 3
+    added = metrics["bytes"]["added"]
+    assert f"Steps 2 to 3 have added {added:,} bytes" in panel.text.value
+
+
+def test_layer_and_image_can_be_chosen(finished):
+    panel = widgets.reconstruction_stepper(finished("m2kd")[0])
+    before, told = picture(panel)[1], panel.text.value
+    panel.controls["layer"].value = "stage3.0.conv2"
+    assert "% of stage3.0.conv2." in panel.text.value and picture(panel)[1] != before
+    panel.controls["image"].value = 15
+    assert panel.text.value != told and "It takes the image, of class" in panel.text.value
+
+
+def test_a_difference_to_the_live_network_is_told(finished, tmp_path):
+    folder, _ = finished("m2kd")
+    models = stepper.Models.of(folder)
+    name, weight = next(iter(models.past.weights.items()))
+    weight[models.past.masks[name] == 1] *= 1.01
+    assert "exactly" not in stepper.describe(models, 1, "conv1") and "another machine" in stepper.describe(models, 1, "conv1")
+
+
+def test_a_file_by_itself_is_stepped_through_without_images(finished):
+    panel = widgets.reconstruction_stepper(finished("m2kd")[0] / "snapshots.safetensors")
+    assert set(panel.controls) == {"model", "layer"} and "right for" not in panel.text.value
+    assert "No image was there" in picture(panel)[0]
+
+
+@pytest.mark.parametrize("method", ["finetune", "m2kd-no-pruning"])
+def test_a_run_whose_models_share_nothing_is_refused(method, finished):
+    with pytest.raises(BadInput, match="its models share no weights; give a run of a method that prunes"):
+        widgets.reconstruction_stepper(finished(method)[0])
+
+
+# ---- the target matrix viewer ---------------------------------------------------------------------------------------
+
+def test_the_rows_are_those_of_the_target_matrix_and_the_loss_is_the_loss(finished):
+    folder, _ = finished("lwf-mc")
+    chain = target_panel.Chain.of(folder)
+    images, labels = chain.stream.train(3)
+    chosen = chain.offered(3)[1]
+    for name, plan in (("Eq. 1: LwF-MC", targets.penultimate), ("Eq. 2: M²KD", targets.own_step)):
+        matrix, _ = targets.target_matrix(plan(chain.stream.columns), chain.past.reconstruct, images, labels, 10)
+        row = chain.rows(3, 1)[name][1]
+        assert torch.allclose(row, matrix[:, chosen], atol=1e-5)
+        logits = chain.past.reconstruct(3)(images[[chosen]].flip(3))[0]
+        assert chain.loss(name, 3, 1, True) == pytest.approx(losses.distillation_loss(logits, row[1:], 10).item(), rel=1e-4)
+
+
+def test_the_viewer_tells_who_filled_what_and_the_flip_changes_it(finished):
+    panel = widgets.target_viewer(finished("lwf-mc")[0])
+    assert "Eq. 1: LwF-MC: model 2 fills classes 0 to 7, highest" in panel.text.value
+    assert "Eq. 2: M²KD: model 1 fills classes 0 to 3, highest" in panel.text.value and "model 2 fills classes 4 to 7" in panel.text.value
+    assert "Of 2 old steps, 1 has the same targets by both." in panel.text.value
+    told, (alt, png) = panel.text.value, picture(panel)
+    panel.controls["flip"].value = True
+    assert "mirrored" in panel.text.value and panel.text.value != told and picture(panel)[1] != png
+    panel.controls["step"].value = 2
+    assert "Of 1 old steps, 1 has the same targets by both." in panel.text.value
+
+
+def test_a_run_without_teachers_is_refused(tmp_path):
+    train.run(small_config("finetune", class_batch=10, epochs=1), tmp_path / "run")
+    with pytest.raises(BadInput, match="its only step had no teacher"):
+        widgets.target_viewer(tmp_path / "run")

@@ -1,4 +1,6 @@
 """Panels for notebooks: thin controls over pure functions of a state, which tests call without a kernel."""
+from m2kd_lite.widgets.stepper import reconstruction_stepper
 from m2kd_lite.widgets.stream import stream_viewer
+from m2kd_lite.widgets.targets import target_viewer
 
-__all__ = ["stream_viewer"]
+__all__ = ["reconstruction_stepper", "stream_viewer", "target_viewer"]

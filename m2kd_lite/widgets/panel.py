@@ -5,7 +5,7 @@ is wrong with a choice is said in the place of the sentence, and the figure stay
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -26,10 +26,11 @@ class Panel(ipywidgets.VBox):
     controls : name to a widget with a `value` and a visible `description`.
     render : values of the controls by name, to a figure.
     describe : the same, to what the figure shows, in a sentence or two: for those who cannot see it, and for tests.
+    above : widgets that come first and move controls, as a player does.
     """
 
     def __init__(self, controls: Mapping[str, ipywidgets.ValueWidget], render: Callable[..., Figure],
-                 describe: Callable[..., str]):
+                 describe: Callable[..., str], above: Sequence[ipywidgets.Widget] = ()):
         self.controls, self._render, self._describe = dict(controls), render, describe
         for control in self.controls.values():
             if not control.description:
@@ -38,7 +39,7 @@ class Panel(ipywidgets.VBox):
             control.observe(self._changed, "value")
         self.text = ipywidgets.HTML()
         self.figure = ipywidgets.HTML()
-        super().__init__([*self.controls.values(), self.text, self.figure], layout={"max_width": WIDTH})
+        super().__init__([*above, *self.controls.values(), self.text, self.figure], layout={"max_width": WIDTH})
         self.redraw()
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""The figure of the reconstruction stepper: the paper's Figure 2 on real weights, one past model at a time (section 3.3).
+
+The same rules as in `plots.py`, whose helper and colours this uses. Called by `widgets/stepper.py`.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from m2kd_lite.masks import active
+from m2kd_lite.plots import COLOURS, HATCHES, new_figure
+
+FADED = 0.2             # how much of its colour a weight keeps that the model does not use
+SHOWN = 8               # classes whose logits are drawn
+
+
+def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int, title: str,
+                  logits: Mapping[str, tuple[Tensor, Tensor | None]] | None = None) -> Figure:
+    """One layer as model `step` uses it, the share of each layer that is active, and what the model says about an image.
+
+    Parameters
+    ----------
+    masks : layer to owners, (out, in, height, width) uint8, 0 where free.
+    layer : which one is drawn as a grid, a row a filter.
+    step, steps : the model, of how many.
+    logits : a title to (rebuilt (classes,), live (classes,) or None); at most one entry. None: no image was there.
+    """
+    shares = {name: 100 * float(active(mask, step).float().mean()) for name, mask in masks.items()}
+    told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+    figure, _ = new_figure(f"Model {step} of {steps}. A grid of the weights of {layer}, coloured by the step that owns each, faded where "
+                           f"model {step} does not use it. Active weights by layer: {told}. {_told(logits)}", width=7.6,
+                           height=3.6 + 2.4 * bool(logits))
+    figure.clear()
+    places = [["grid", "shares"], ["logits", "logits"]][:1 + bool(logits)]
+    axes = figure.subplot_mosaic(places, width_ratios=(1.35, 1), height_ratios=(1.45, 1)[:len(places)])
+    _grid(axes["grid"], masks[layer].reshape(len(masks[layer]), -1), step, steps)
+    axes["grid"].set_title(f"{layer}: {shares[layer]:.0f} % active", loc="left", fontsize=11)
+    _shares(axes["shares"], masks, step, steps)
+    if logits:
+        (name, (rebuilt, live)), = logits.items()
+        _logits(axes["logits"], rebuilt, live)
+        axes["logits"].set_title(name, loc="left", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def _grid(axis, owners: Tensor, step: int, steps: int) -> None:
+    picture = np.ones((*owners.shape, 3))
+    for owner in range(1, steps + 1):
+        depth = 1.0 if owner <= step else FADED
+        picture[owners.numpy() == owner] = 1 - depth * (1 - np.array(to_rgb(COLOURS[(owner - 1) % 7])))
+    axis.imshow(picture, aspect="auto", interpolation="nearest")
+    axis.set(xticks=[], yticks=[], ylabel="filter")
+
+
+def _shares(axis, masks: Mapping[str, Tensor], step: int, steps: int) -> None:
+    """Stacked bars: of each layer, what each step owns; hatched and faded where the model does not use it."""
+    names = list(masks)
+    left = np.zeros(len(names))
+    for owner in range(1, steps + 1):
+        values = np.array([100 * float((mask == owner).float().mean()) for mask in masks.values()])
+        used = owner <= step
+        axis.barh(names, values, left=left, color=(COLOURS[(owner - 1) % 7], 1.0 if used else FADED), edgecolor="white",
+                  hatch=HATCHES[(owner - 1) % 5] if used else "", linewidth=0.5, label=f"step {owner}")
+        left += values
+    axis.set(xlim=(0, 100), xlabel="% of the layer's weights, by owner")
+    axis.invert_yaxis()
+    axis.tick_params(labelsize=9)
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _logits(axis, rebuilt: Tensor, live: Tensor | None) -> None:
+    """The likeliest classes: bars for the rebuilt model, a mark on each for the live one."""
+    best = rebuilt.argsort(descending=True)[:SHOWN]
+    places = np.arange(len(best))
+    axis.bar(places, rebuilt[best].numpy(), 0.6, color=COLOURS[0], label="rebuilt")
+    if live is not None:
+        axis.plot(places, live[best].numpy(), linestyle="", marker="D", color=COLOURS[1], markeredgecolor="black", label="live, when its step ended")
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set(xticks=places, xticklabels=[str(int(label)) for label in best], xlabel="class, likeliest first", ylabel="logit")
+    axis.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _told(logits: Mapping[str, tuple[Tensor, Tensor | None]] | None) -> str:
+    if not logits:
+        return "No image was there to ask the model about."
+    (name, (rebuilt, live)), = logits.items()
+    said = f"{name}: the likeliest class is {int(rebuilt.argmax())}, logit {float(rebuilt.max()):.3f}"
+    return said + (f"; the largest difference to the live network's logits is {float((rebuilt - live).abs().max()):g}."
+                   if live is not None else ".")

@@ -1,0 +1,155 @@
+"""The reconstruction stepper: play through the models of a finished run, each rebuilt from one weight set and a mask.
+
+Pure functions of (`Models`, model, layer, image); the panel adds the controls. Section 3.3, Eq. 7 and 8.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import ipywidgets
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from m2kd_lite import data, metrics, snapshots, witness
+from m2kd_lite.data.stream import ClassStream
+from m2kd_lite.errors import BadInput
+from m2kd_lite.masks import active
+from m2kd_lite.pictures_rebuilding import rebuilt_model
+from m2kd_lite.rundir import read_run
+from m2kd_lite.widgets.panel import Panel
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What can be stepped through.
+
+    Attributes
+    ----------
+    past : the models.
+    stream, live, results : the run's images, what its live network said, and what was measured after each step; None
+        for a file of snapshots that comes without its run.
+    """
+
+    past: snapshots.Snapshots
+    stream: ClassStream | None = None
+    live: witness.Witness | None = None
+    results: tuple[dict, ...] | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> Models:
+        """A finished run folder, or a snapshots file by itself.
+
+        Raises
+        ------
+        BadInput : neither; or the run's method does not prune, so that no model shares a weight with another.
+        """
+        path = Path(path)
+        if path.is_file():
+            return cls(_masked(snapshots.Snapshots.load(path), path))
+        run = read_run(path)
+        past = _masked(snapshots.Snapshots.load(path / "snapshots.safetensors"), path)
+        config = run.config
+        images = data.load(config.dataset, config.data_root).fewer(config.train_per_class, config.test_per_class)
+        stream = ClassStream.of(images, config.class_order, config.class_batch, config.seed)
+        recorded = path / witness.FILE
+        live = witness.Witness.load(recorded) if recorded.exists() else None
+        return cls(past, stream, live, tuple(run.metrics["steps"]))
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the convolutions, without what they have in common."""
+        return [_short(name) for name in self.past.masks]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Positions of the images that can be asked about; empty without a run."""
+        if self.stream is None:
+            return ()
+        return self.live.rows if self.live else witness.rows_of(len(self.stream.test_images))
+
+    def masks(self) -> dict[str, Tensor]:
+        """Layer to owners."""
+        return {_short(name): mask for name, mask in self.past.masks.items()}
+
+    @lru_cache(maxsize=64)      # a slider that goes back and forth asks for the same model again
+    def said(self, model: int) -> Tensor:
+        """(images, classes) float32: what the rebuilt model says about all images that can be asked about."""
+        return witness.logits_of(self.past.reconstruct(model), self.stream.test_images[list(self.rows)])
+
+    @lru_cache(maxsize=64)
+    def accuracy(self, model: int) -> float:
+        """Accuracy in per cent of the rebuilt model on the test images of its own step's classes."""
+        images, labels = self.stream.test(model)
+        own = self.stream.columns[model - 1]
+        best = metrics.predict(self.past.reconstruct(model), images[labels >= own.start])
+        return 100 * (best[:, 0] == labels[labels >= own.start]).double().mean().item()
+
+    @lru_cache(maxsize=64)
+    def added(self, model: int) -> int:
+        """Bytes that steps 2 to `model` have added."""
+        memory = "one weight set and a mask"
+        return (snapshots.ledger(self.past.first(model), memory)["total"] - snapshots.ledger(self.past.first(1), memory)["total"])
+
+
+def render(models: Models, model: int, layer: str, image: int = 0) -> Figure:
+    """The figure for model `model`, the grid of `layer`, and the `image`-th of the images."""
+    logits = None
+    if models.stream is not None:
+        live = models.live.logits[model - 1][image] if models.live else None
+        logits = {f"What model {model} says about an image of class {_label(models, image)}": (models.said(model)[image], live)}
+    return rebuilt_model(models.masks(), layer, model, len(models.past), f"Model {model} of {len(models.past)}, rebuilt", logits)
+
+
+def describe(models: Models, model: int, layer: str, image: int = 0) -> str:
+    """The same in words."""
+    owners = torch.cat([mask.flatten() for mask in models.past.masks.values()])
+    told = [f"Model {model} of {len(models.past)} uses {100 * float(active(owners, model).float().mean()):.0f} % of all convolution "
+            f"weights, and {100 * float(active(models.masks()[layer], model).float().mean()):.0f} % of {layer}."]
+    if model > 1:
+        told.append(f"Steps 2 to {model} have added {models.added(model):,} bytes.")
+    if models.stream is not None:
+        told.append(f"On the test images of step {model}'s classes it is right for {models.accuracy(model):.1f} %; when the step ended, "
+                    f"the live network was right for {models.results[model - 1]['accuracy_by_step'][model - 1]:.1f} %.")
+        said = models.said(model)[image]
+        told.append(f"It takes the image, of class {_label(models, image)}, for class {int(said.argmax())}.")
+        if models.live:
+            furthest = float((models.said(model) - models.live.logits[model - 1]).abs().max())
+            told.append(f"Largest difference to the live network's logits, over {len(models.rows)} images: {furthest:g}"
+                        + (", exactly." if furthest == 0 else
+                           "; the run was trained on another machine, or with another number of threads."))
+    return " ".join(told)
+
+
+def reconstruction_stepper(path: Path) -> Panel:
+    """A panel over a finished run folder, or over a `snapshots.safetensors`: play, layer, image.
+
+    Raises
+    ------
+    BadInput : see `Models.of`.
+    """
+    models = Models.of(path)
+    controls = {"model": ipywidgets.IntSlider(1, 1, len(models.past), description="Model"),
+                "layer": ipywidgets.Dropdown(options=models.layers, description="Layer")}
+    if models.stream is not None:
+        options = [(f"class {_label(models, i)}: {models.stream.class_names[_label(models, i)]}", i) for i in range(len(models.rows))]
+        controls["image"] = ipywidgets.Dropdown(options=options, description="Image")
+    play = ipywidgets.Play(value=1, min=1, max=len(models.past), interval=1500, description="Play")
+    ipywidgets.jslink((play, "value"), (controls["model"], "value"))
+    return Panel(controls, lambda **state: render(models, **state), lambda **state: describe(models, **state), above=[play])
+
+
+def _label(models: Models, image: int) -> int:
+    return int(models.stream.test_labels[models.rows[image]])
+
+
+def _masked(past: snapshots.Snapshots, path: Path) -> snapshots.Snapshots:
+    if not past.masks:
+        raise BadInput(f"{path}: its models share no weights; give a run of a method that prunes, as m2kd")
+    return past
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("backbone.").removesuffix(".weight")
