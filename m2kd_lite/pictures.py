@@ -107,7 +107,7 @@ def target_rows(image: Tensor, rows: Mapping[str, tuple[list[tuple[int, range]],
         for who, own in _filled(plan, columns):
             model = 0 if who == LABELS else int(who.split()[1])
             axis.bar(range(own.start, own.stop), row[own.start:own.stop].sqrt().numpy(), 0.9, linewidth=0.3, edgecolor="black",
-                     color=COLOURS[(model - 1) % 7] if model else "white", hatch=HATCHES[(model - 1) % 5] if model else "")
+                     color=COLOURS[(model - 1) % 7] if model else "#444444", hatch=HATCHES[(model - 1) % 5] if model else "")
             axis.text((own.start + own.stop - 1) / 2, 1.02, who, ha="center", va="bottom", fontsize=9)
         for own in columns[:-1]:
             axis.axvline(own.stop - 0.5, color="black", lw=0.5, linestyle=":")

@@ -19,7 +19,7 @@ SHOWN = 8               # classes whose logits are drawn
 
 
 def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int, title: str,
-                  logits: Mapping[str, tuple[Tensor, Tensor | None]] | None = None) -> Figure:
+                  image: Tensor | None = None, logits: Mapping[str, tuple[Tensor, Tensor | None]] | None = None) -> Figure:
     """One layer as model `step` uses it, the share of each layer that is active, and what the model says about an image.
 
     Parameters
@@ -27,7 +27,8 @@ def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int
     masks : layer to owners, (out, in, height, width) uint8, 0 where free.
     layer : which one is drawn as a grid, a row a filter.
     step, steps : the model, of how many.
-    logits : a title to (rebuilt (classes,), live (classes,) or None); at most one entry. None: no image was there.
+    image : (channels, height, width) uint8, which the model was asked about; None: there was none.
+    logits : with an image: one title to (rebuilt (classes,), live (classes,) or None).
     """
     shares = {name: 100 * float(active(mask, step).float().mean()) for name, mask in masks.items()}
     told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
@@ -35,15 +36,19 @@ def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int
                            f"model {step} does not use it. Active weights by layer: {told}. {_told(logits)}", width=7.6,
                            height=3.6 + 2.4 * bool(logits))
     figure.clear()
-    places = [["grid", "shares"], ["logits", "logits"]][:1 + bool(logits)]
-    axes = figure.subplot_mosaic(places, width_ratios=(1.35, 1), height_ratios=(1.45, 1)[:len(places)])
-    _grid(axes["grid"], masks[layer].reshape(len(masks[layer]), -1), step, steps)
-    axes["grid"].set_title(f"{layer}: {shares[layer]:.0f} % active", loc="left", fontsize=11)
-    _shares(axes["shares"], masks, step, steps)
+    parts = figure.subfigures(1 + bool(logits), 1, height_ratios=(1.45, 1)[:1 + bool(logits)], squeeze=False)[:, 0]
+    grid, bars = parts[0].subplots(1, 2, width_ratios=(1.35, 1))
+    _grid(grid, masks[layer].reshape(len(masks[layer]), -1), step, steps)
+    grid.set_title(f"{layer}: {shares[layer]:.0f} % active", loc="left", fontsize=11)
+    _shares(bars, masks, step, steps)
     if logits:
         (name, (rebuilt, live)), = logits.items()
-        _logits(axes["logits"], rebuilt, live)
-        axes["logits"].set_title(name, loc="left", fontsize=11)
+        picture, points = parts[1].subplots(1, 2, width_ratios=(1, 4))
+        pixels = image.permute(1, 2, 0).cpu().numpy()
+        picture.imshow(pixels if len(image) == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+        picture.set_axis_off()
+        _logits(points, rebuilt, live)
+        points.set_title(name, loc="left", fontsize=11)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
@@ -70,18 +75,22 @@ def _shares(axis, masks: Mapping[str, Tensor], step: int, steps: int) -> None:
     axis.set(xlim=(0, 100), xlabel="% of the layer's weights, by owner")
     axis.invert_yaxis()
     axis.tick_params(labelsize=9)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(5, steps), borderaxespad=0,
+                columnspacing=0.7, handlelength=1.0, handletextpad=0.3)
 
 
 def _logits(axis, rebuilt: Tensor, live: Tensor | None) -> None:
-    """The likeliest classes: bars for the rebuilt model, a mark on each for the live one."""
+    """The likeliest classes: a square for the rebuilt model, a ring around it for the live one."""
     best = rebuilt.argsort(descending=True)[:SHOWN]
     places = np.arange(len(best))
-    axis.bar(places, rebuilt[best].numpy(), 0.6, color=COLOURS[0], label="rebuilt")
+    axis.plot(places, rebuilt[best].numpy(), linestyle="", marker="s", markersize=5, color=COLOURS[0], label="rebuilt")
     if live is not None:
-        axis.plot(places, live[best].numpy(), linestyle="", marker="D", color=COLOURS[1], markeredgecolor="black", label="live, when its step ended")
-    axis.axhline(0, color="black", lw=0.8)
+        axis.plot(places, live[best].numpy(), linestyle="", marker="o", markersize=12, fillstyle="none", markeredgewidth=1.5,
+                  color=COLOURS[1], label="live, when its step ended")
     axis.set(xticks=places, xticklabels=[str(int(label)) for label in best], xlabel="class, likeliest first", ylabel="logit")
+    axis.margins(y=0.2)
+    axis.grid(axis="y", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9, loc="upper right")
 
 

@@ -96,11 +96,12 @@ class Models:
 
 def render(models: Models, model: int, layer: str, image: int = 0) -> Figure:
     """The figure for model `model`, the grid of `layer`, and the `image`-th of the images."""
-    logits = None
-    if models.stream is not None:
-        live = models.live.logits[model - 1][image] if models.live else None
-        logits = {f"What model {model} says about an image of class {_label(models, image)}": (models.said(model)[image], live)}
-    return rebuilt_model(models.masks(), layer, model, len(models.past), f"Model {model} of {len(models.past)}, rebuilt", logits)
+    title = f"Model {model} of {len(models.past)}, rebuilt"
+    if models.stream is None:
+        return rebuilt_model(models.masks(), layer, model, len(models.past), title)
+    live = models.live.logits[model - 1][image] if models.live else None
+    logits = {f"What model {model} says about an image of {_class(models, model, image)}": (models.said(model)[image], live)}
+    return rebuilt_model(models.masks(), layer, model, len(models.past), title, models.stream.test_images[models.rows[image]], logits)
 
 
 def describe(models: Models, model: int, layer: str, image: int = 0) -> str:
@@ -109,12 +110,13 @@ def describe(models: Models, model: int, layer: str, image: int = 0) -> str:
     told = [f"Model {model} of {len(models.past)} uses {100 * float(active(owners, model).float().mean()):.0f} % of all convolution "
             f"weights, and {100 * float(active(models.masks()[layer], model).float().mean()):.0f} % of {layer}."]
     if model > 1:
-        told.append(f"Steps 2 to {model} have added {models.added(model):,} bytes.")
+        steps = "Step 2 has" if model == 2 else f"Steps 2 to {model} have"
+        told.append(f"{steps} added {models.added(model):,} bytes.")
     if models.stream is not None:
         told.append(f"On the test images of step {model}'s classes it is right for {models.accuracy(model):.1f} %; when the step ended, "
                     f"the live network was right for {models.results[model - 1]['accuracy_by_step'][model - 1]:.1f} %.")
         said = models.said(model)[image]
-        told.append(f"It takes the image, of class {_label(models, image)}, for class {int(said.argmax())}.")
+        told.append(f"It takes the image, of {_class(models, model, image)}, for class {int(said.argmax())}.")
         if models.live:
             furthest = float((models.said(model) - models.live.logits[model - 1]).abs().max())
             told.append(f"Largest difference to the live network's logits, over {len(models.rows)} images: {furthest:g}"
@@ -143,6 +145,11 @@ def reconstruction_stepper(path: Path) -> Panel:
 
 def _label(models: Models, image: int) -> int:
     return int(models.stream.test_labels[models.rows[image]])
+
+
+def _class(models: Models, model: int, image: int) -> str:
+    label = _label(models, image)
+    return f"class {label}" + ("" if label < models.stream.columns[model - 1].stop else " (not learnt yet)")
 
 
 def _masked(past: snapshots.Snapshots, path: Path) -> snapshots.Snapshots:
