@@ -152,3 +152,13 @@ def test_the_network_is_out_of_reach(beginning):
     nbformat.write(notebook, path)
     status, said = validate(path)
     assert status == 1 and "no network in this test" in said
+
+
+def test_the_kernel_is_the_one_of_this_environment(beginning):
+    path, notebook = beginning
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.source = "import sys\nprint(sys.executable)"
+    cell.outputs, notebook.cells = [nbformat.v4.new_output("stream", text=sys.executable + "\n")], [cell]
+    nbformat.write(notebook, path)
+    status, said = validate(path)
+    assert status == 0, said

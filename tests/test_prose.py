@@ -49,6 +49,17 @@ def test_a_misspelt_word_is_found():
     assert SpellChecker().unknown(words("The tacher’s distilation"))  == {"tacher", "distilation"}
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_lesson_has_the_parts_that_its_reader_looks_for(path):
+    text = prose(path)
+    parts = ["**You will be able to**", "**Time**", "**Before**", "## The idea", "## The derivation", "## Vary it", "## Exercises",
+             "## Recap", "## What the paper leaves unsaid"]
+    if path.name[:2] in ("00", "01", "06"):         # the map, "Why: one derivative", and a run: none of the paper's equations
+        parts.remove("## The derivation")
+    places = [text.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places), dict(zip(parts, places, strict=True))
+
+
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 def bank_of(name):
