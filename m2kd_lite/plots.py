@@ -161,7 +161,7 @@ def html_image(figure: Figure) -> str:
     """The figure as a self-contained HTML image with its alternative text."""
     from html import escape
     data = base64.b64encode(png(figure)).decode()
-    return f'<img alt="{escape(figure.alt_text, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<img style="max-width: 100%" alt="{escape(figure.alt_text, quote=True)}" src="data:image/png;base64,{data}">'
 
 
 def _recent_share(counts: np.ndarray, class_batch: int) -> float:

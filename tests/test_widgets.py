@@ -21,7 +21,7 @@ def glyphs():
 
 
 def picture(panel):
-    found = re.search(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', panel.figure.value)
+    found = re.search(r'<img style="max-width: 100%" alt="([^"]+)" src="data:image/png;base64,([^"]+)">', panel.figure.value)
     return found[1], base64.b64decode(found[2])
 
 
