@@ -39,8 +39,8 @@ LESSONS = (
     ("", DEMONSTRATION | dict(method="finetune")),
     ("", DEMONSTRATION | dict(method="lwf-mc")),
 )
-# What the explorer shows: every method, class batch and pruning ratio with the profile `quick`; the dearest runs last.
-QUICK = (
+# Every method, class batch and pruning ratio with the profile `quick`, to be looked at together; the dearest runs last.
+GRID = (
     *(("", dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.8, 0.6, 0.7, 0.75, 0.9)),
     *(("", dict(method=method, class_batch=20)) for method in ("finetune", "lwf-mc", M2KD)),
     *(("", dict(method=method, class_batch=batch)) for batch in (50, 10, 5) for method in ("finetune", "lwf-mc", M2KD)),
@@ -48,7 +48,7 @@ QUICK = (
       for batch in (50, 10, 5) for ratio in (0.8, 0.6, 0.7, 0.75, 0.9)),
     *(("", dict(method="joint", class_batch=batch)) for batch in (50, 20, 10, 5)),
 )
-BANKS = {"lessons": LESSONS, "glyphs_quick": QUICK}
+BANKS = {"lessons": LESSONS, "glyphs_grid": GRID}
 
 
 def main() -> None:
