@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from m2kd_lite.plots import COLOURS, DASHES, HATCHES, MARKS, new_figure
+from m2kd_lite.plots import COLOURS, DASHES, HATCHES, MARKS, new_figure, pixels
 from m2kd_lite.targets import TeacherPlan
 
 LABELS = "labels"
@@ -95,12 +95,11 @@ def target_rows(image: Tensor, rows: Mapping[str, tuple[list[tuple[int, range]],
     """
     told = "; ".join(f"{name}: " + ", ".join(f"{who} fills {_classes(own)}, highest {float(row[own.start:own.stop].max()):.2f}"
                                              for who, own in _filled(plan, columns)) for name, (plan, row) in rows.items())
-    figure, _ = new_figure(f"An image, and bars of its targets by class. {told}.", width=8.4, height=0.7 + 1.9 * len(rows))
-    figure.clear()
+    figure, _ = new_figure(f"An image, and bars of its targets by class. {told}.", width=8.4, height=0.7 + 1.9 * len(rows),
+                           columns=0)
     names = [f"row {i}" for i in range(len(rows))]
     axes = figure.subplot_mosaic([["image", name] for name in names], width_ratios=(1, 4.2))
-    pixels = image.permute(1, 2, 0).cpu().numpy()
-    axes["image"].imshow(pixels if len(image) == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes["image"].imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
     axes["image"].set_axis_off()
     for place, (name, (plan, row)) in zip(names, rows.items(), strict=True):
         axis = axes[place]

@@ -31,8 +31,7 @@ def one_layer(stages: Sequence[tuple[str, Tensor, Tensor]], title: str) -> Figur
     told = "; ".join(f"{caption}: {_counts(owners)}, {int((weights == 0).sum())} of them zero"
                      for caption, weights, owners in stages)
     figure, _ = new_figure(f"Bars of the weights of one layer, a row for each stage, with the owner's number below each bar. "
-                           f"{told}.", width=5.6, height=0.5 + 1.3 * len(stages))
-    figure.clear()
+                           f"{told}.", width=5.6, height=0.5 + 1.3 * len(stages), columns=0)
     axes = figure.subplots(len(stages), 1)
     highest = 1.1 * max(float(weights.abs().max()) for _, weights, _ in stages)
     for axis, (caption, weights, owners) in zip(axes, stages, strict=True):
@@ -69,8 +68,8 @@ def owners_by_model(mask: Tensor, steps: Sequence[int], title: str) -> Figure:
     figure, _ = new_figure(f"Grids of one layer's {owners.numel():,} weights, a row a filter, coloured by the step that owns each; "
                            f"full colour where the model uses the weight, faded where it belongs to a later step, white where "
                            f"it is free. {told}; {100 * float(free(owners).float().mean()):.0f} % are free in the end.",
-                           width=2.3 * across, height=0.4 + down * (0.35 + 2.2 * min(1.2, max(0.5, rows / columns))))
-    figure.clear()
+                           width=2.3 * across, height=0.4 + down * (0.35 + 2.2 * min(1.2, max(0.5, rows / columns))),
+                           columns=0)
     axes = figure.subplots(down, across, squeeze=False).flatten()
     named = sorted(set(owners.unique().tolist()) - {0})
     for axis, step in zip(axes, steps, strict=False):

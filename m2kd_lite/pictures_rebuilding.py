@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from m2kd_lite.masks import active
-from m2kd_lite.plots import COLOURS, HATCHES, new_figure
+from m2kd_lite.plots import COLOURS, HATCHES, new_figure, pixels
 
 FADED = 0.2             # how much of its colour a weight keeps that the model does not use
 SHOWN = 8               # classes whose logits are drawn
@@ -34,8 +34,7 @@ def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int
     told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
     figure, _ = new_figure(f"Model {step} of {steps}. A grid of the weights of {layer}, coloured by the step that owns each, faded where "
                            f"model {step} does not use it. Active weights by layer: {told}. {_told(logits)}", width=7.6,
-                           height=3.6 + 2.4 * bool(logits))
-    figure.clear()
+                           height=3.6 + 2.4 * bool(logits), columns=0)
     parts = figure.subfigures(1 + bool(logits), 1, height_ratios=(1.45, 1)[:1 + bool(logits)], squeeze=False)[:, 0]
     grid, bars = parts[0].subplots(1, 2, width_ratios=(1.35, 1))
     _grid(grid, masks[layer].reshape(len(masks[layer]), -1), step, steps)
@@ -44,8 +43,7 @@ def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int
     if logits:
         (name, (rebuilt, live)), = logits.items()
         picture, points = parts[1].subplots(1, 2, width_ratios=(1, 4))
-        pixels = image.permute(1, 2, 0).cpu().numpy()
-        picture.imshow(pixels if len(image) == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+        picture.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
         picture.set_axis_off()
         _logits(points, rebuilt, live)
         points.set_title(name, loc="left", fontsize=11)

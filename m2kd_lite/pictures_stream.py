@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.plots import new_figure
+from m2kd_lite.plots import new_figure, pixels
 
 GAP, ROW, MARGIN = 0.12, 1.12, 2.1      # between two images; from row to row; for the step's name: in columns
 
@@ -55,8 +55,7 @@ def _spread(own: range, count: int) -> list[int]:
 
 def _pixels(stream: ClassStream, label: int) -> np.ndarray:
     """The first training image of a class: (H, W) grey or (H, W, 3)."""
-    image = stream.train_images[(stream.train_labels == label).nonzero()[0, 0]].cpu()
-    return image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+    return pixels(stream.train_images[(stream.train_labels == label).nonzero()[0, 0]])
 
 
 def _classes(own: range) -> str:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
@@ -28,7 +32,7 @@ def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int =
     ----------
     alt : what the figure shows, in a sentence or two, for those who cannot see it.
     width, height : inches.
-    columns : axes side by side; with 1 the axes come alone, otherwise as a list.
+    columns : axes side by side; with 1 the axes come alone, otherwise as a list. 0: the caller makes its own.
 
     Raises
     ------
@@ -148,6 +152,11 @@ def byte_ledgers(ledgers: Mapping[str, Sequence[Mapping[str, int]]], title: str)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """An image as `imshow` takes it: (channels, H, W) uint8 to (H, W), or to (H, W, 3) with colours."""
+    return image[0].cpu().numpy() if len(image) == 1 else image.permute(1, 2, 0).cpu().numpy()
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:

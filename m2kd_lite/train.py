@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2kd_lite import data, losses, masks, metrics, seeds, snapshots, witness
+from m2kd_lite import losses, masks, metrics, seeds, snapshots, witness
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
@@ -75,10 +75,7 @@ class _Run:
             drop_checkpoint(out)        # a run that was killed between its last two acts left it
             self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
             return read_run(out).metrics
-        images = data.load(self.config.dataset, self.config.data_root, self.on_event)
-        images = images.fewer(self.config.train_per_class, self.config.test_per_class)
-        self.data_sha256 = images.sha256
-        self.stream = ClassStream.of(images, self.config.class_order, self.config.class_batch, self.config.seed)
+        self.stream = ClassStream.of_run(self.config, self.on_event)
         with RunFolder(out, self.config, resume) as self.folder:
             self._start()
             while self.state.position.step <= len(self.stream):
@@ -93,9 +90,9 @@ class _Run:
             self.state = State.new(self.config, self.method, self.stream, self.device)
         else:
             tensors, notes, past = stored
-            if notes["data_sha256"] != self.data_sha256:
+            if notes["data_sha256"] != self.stream.sha256:
                 raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
-                               f"{notes['data_sha256'][:12]}, now {self.data_sha256[:12]}); it cannot go on with these")
+                               f"{notes['data_sha256'][:12]}, now {self.stream.sha256[:12]}); it cannot go on with these")
             for what, now in self._arithmetic().items():
                 was = notes["arithmetic"].get(what)
                 if was != now:
@@ -117,7 +114,7 @@ class _Run:
             "schema": 1,
             "config": self.config.model_dump(mode="json"),
             "environment": describe_environment(self.device, self.precision),
-            "data_sha256": self.data_sha256,
+            "data_sha256": self.stream.sha256,
             "class_names": list(self.stream.class_names),
             "steps": state.results,
             "average_incremental_accuracy": metrics.average_incremental_accuracy(top1),
@@ -299,7 +296,7 @@ class _Run:
         self.state.serial += 1
         tensors, notes = self.state.to_tensors()
         notes["seconds"]["wall"] = self._wall()
-        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.data_sha256, "arithmetic": self._arithmetic()},
+        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.stream.sha256, "arithmetic": self._arithmetic()},
                                     self.state.past)
         self._saved = time.monotonic()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import device, masks, metrics, storage, train
+from m2kd_lite import data, device, masks, metrics, storage, train
 from m2kd_lite.device import autocast
 from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
 from m2kd_lite.methods import METHODS
@@ -236,13 +236,13 @@ def test_with_both_checkpoints_damaged_both_are_named(tmp_path):
 
 def test_other_images_under_a_begun_run_are_noticed(tmp_path, monkeypatch):
     interrupted_run(tmp_path / "run")
-    real = train.data.load
+    real = data.load
 
     def other(*arguments):
         images = real(*arguments)
         return replace(images, train_images=255 - images.train_images, sha256="")
 
-    monkeypatch.setattr(train.data, "load", other)
+    monkeypatch.setattr(data, "load", other)
     with pytest.raises(BadInput, match="began with other images"):
         train.run(small_config("m2kd"), tmp_path / "run", resume=True)
 

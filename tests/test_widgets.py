@@ -135,12 +135,12 @@ def test_the_viewer_tells_who_filled_what_and_the_flip_changes_it(finished):
     panel = widgets.target_viewer(finished("lwf-mc")[0])
     assert "Eq. 1: LwF-MC: model 2 fills classes 0 to 7, highest" in panel.text.value
     assert "Eq. 2: M²KD: model 1 fills classes 0 to 3, highest" in panel.text.value and "model 2 fills classes 4 to 7" in panel.text.value
-    assert "Of 2 old steps, 1 has the same targets by both." in panel.text.value
+    assert "Old steps with the same targets by both: 1 of 2." in panel.text.value
     told, (alt, png) = panel.text.value, picture(panel)
     panel.controls["flip"].value = True
     assert "mirrored" in panel.text.value and panel.text.value != told and picture(panel)[1] != png
     panel.controls["step"].value = 2
-    assert "Of 1 old steps, 1 has the same targets by both." in panel.text.value
+    assert "Old steps with the same targets by both: 1 of 1." in panel.text.value
 
 
 def test_a_run_without_teachers_is_refused(tmp_path):

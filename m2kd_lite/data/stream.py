@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m2kd_lite import seeds
+from m2kd_lite import data, seeds
+from m2kd_lite.config import RunConfig
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.errors import BadInput
+from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.masks import MAX_STEPS
 
 
@@ -57,6 +59,18 @@ class ClassStream:
     train_labels: Tensor        # (N,) int64, positions in the class order
     test_images: Tensor
     test_labels: Tensor
+    sha256: str = ""            # of the images, before they were arranged
+
+    @classmethod
+    def of_run(cls, config: RunConfig, on_event: OnEvent = ignore) -> ClassStream:
+        """The stream that a run with this configuration sees.
+
+        Raises
+        ------
+        BadInput : no such data set; or see `of`.
+        """
+        images = data.load(config.dataset, config.data_root, on_event).fewer(config.train_per_class, config.test_per_class)
+        return cls.of(images, config.class_order, config.class_batch, config.seed)
 
     @classmethod
     def of(cls, images: ImageSet, order: str, class_batch: int, seed: int) -> ClassStream:
@@ -78,7 +92,8 @@ class ClassStream:
         position = torch.empty(classes, dtype=torch.int64)
         position[torch.tensor(arrival)] = torch.arange(classes)
         return cls(tuple(images.class_names[label] for label in arrival), tuple(columns),
-                   images.train_images, position[images.train_labels], images.test_images, position[images.test_labels])
+                   images.train_images, position[images.train_labels], images.test_images, position[images.test_labels],
+                   images.sha256)
 
     def __len__(self) -> int:
         return len(self.columns)

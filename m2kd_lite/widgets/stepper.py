@@ -5,7 +5,7 @@ Pure functions of (`Models`, model, layer, image); the panel adds the controls. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import ipywidgets
@@ -13,10 +13,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from m2kd_lite import data, metrics, snapshots, witness
+from m2kd_lite import metrics, snapshots, witness
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
 from m2kd_lite.masks import active
+from m2kd_lite.methods import METHODS
 from m2kd_lite.pictures_rebuilding import rebuilt_model
 from m2kd_lite.rundir import read_run
 from m2kd_lite.widgets.panel import Panel
@@ -51,12 +52,9 @@ class Models:
             return cls(_masked(snapshots.Snapshots.load(path), path))
         run = read_run(path)
         past = _masked(snapshots.Snapshots.load(path / "snapshots.safetensors"), path)
-        config = run.config
-        images = data.load(config.dataset, config.data_root).fewer(config.train_per_class, config.test_per_class)
-        stream = ClassStream.of(images, config.class_order, config.class_batch, config.seed)
         recorded = path / witness.FILE
         live = witness.Witness.load(recorded) if recorded.exists() else None
-        return cls(past, stream, live, tuple(run.metrics["steps"]))
+        return cls(past, ClassStream.of_run(run.config), live, tuple(run.metrics["steps"]))
 
     @property
     def layers(self) -> list[str]:
@@ -90,7 +88,7 @@ class Models:
     @lru_cache(maxsize=64)
     def added(self, model: int) -> int:
         """Bytes that steps 2 to `model` have added."""
-        memory = "one weight set and a mask"
+        memory = METHODS["m2kd"].memory
         return (snapshots.ledger(self.past.first(model), memory)["total"] - snapshots.ledger(self.past.first(1), memory)["total"])
 
 
@@ -118,10 +116,10 @@ def describe(models: Models, model: int, layer: str, image: int = 0) -> str:
         said = models.said(model)[image]
         told.append(f"It takes the image, of {_class(models, model, image)}, for class {int(said.argmax())}.")
         if models.live:
-            furthest = float((models.said(model) - models.live.logits[model - 1]).abs().max())
+            furthest = models.live.furthest(model, models.said(model))
             told.append(f"Largest difference to the live network's logits, over {len(models.rows)} images: {furthest:g}"
                         + (", exactly." if furthest == 0 else
-                           "; the run was trained on another machine, or with another number of threads."))
+                           "; was the run trained on another machine, or with another number of threads?"))
     return " ".join(told)
 
 
@@ -140,7 +138,7 @@ def reconstruction_stepper(path: Path) -> Panel:
         controls["image"] = ipywidgets.Dropdown(options=options, description="Image")
     play = ipywidgets.Play(value=1, min=1, max=len(models.past), interval=1500, description="Play")
     ipywidgets.jslink((play, "value"), (controls["model"], "value"))
-    return Panel(controls, lambda **state: render(models, **state), lambda **state: describe(models, **state), above=[play])
+    return Panel(controls, partial(render, models), partial(describe, models), above=[play])
 
 
 def _label(models: Models, image: int) -> int:

@@ -1,6 +1,9 @@
 """The stream viewer: class batch and class order, and which classes arrive when."""
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import ipywidgets
 from matplotlib.figure import Figure
 
@@ -22,9 +25,7 @@ def render(images: ImageSet, class_batch: int, class_order: str, seed: int = 0) 
     BadInput : the class batch is larger than the data set.
     """
     stream = _stream(images, class_batch, class_order, seed)
-    few = ClassStream(stream.class_names, stream.columns[:ROWS], stream.train_images, stream.train_labels,
-                      stream.test_images, stream.test_labels)
-    return class_stream(few, f"{class_batch} new classes a step: {_steps(stream)}")
+    return class_stream(replace(stream, columns=stream.columns[:ROWS]), f"{class_batch} new classes a step: {_steps(stream)}")
 
 
 def describe(images: ImageSet, class_batch: int, class_order: str, seed: int = 0) -> str:
@@ -43,7 +44,7 @@ def stream_viewer(images: ImageSet) -> Panel:
         "class_batch": ipywidgets.SelectionSlider(options=fitting, value=fitting[-2:][0], description="Class batch"),
         "class_order": ipywidgets.Dropdown(options=CLASS_ORDERS, value="seed1993", description="Class order"),
     }
-    return Panel(controls, lambda **state: render(images, **state), lambda **state: describe(images, **state))
+    return Panel(controls, partial(render, images), partial(describe, images))
 
 
 def _stream(images: ImageSet, class_batch: int, class_order: str, seed: int) -> ClassStream:

@@ -5,7 +5,7 @@ Pure functions of (`Models`, step, image, flip); the panel adds the controls. Se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import ipywidgets
@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from m2kd_lite import data, losses, snapshots, targets
+from m2kd_lite import losses, snapshots, targets
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
 from m2kd_lite.pictures import target_rows
@@ -43,9 +43,7 @@ class Chain:
         past = snapshots.Snapshots.load(run.path / "snapshots.safetensors")
         if len(past) < 2:
             raise BadInput(f"{folder}: its only step had no teacher; give a run of two steps or more")
-        config = run.config
-        images = data.load(config.dataset, config.data_root).fewer(config.train_per_class, config.test_per_class)
-        return cls(past, ClassStream.of(images, config.class_order, config.class_batch, config.seed))
+        return cls(past, ClassStream.of_run(run.config))
 
     def offered(self, step: int) -> list[int]:
         """Positions, among the step's training images, of the first image of some of its classes."""
@@ -91,7 +89,7 @@ def describe(chain: Chain, step: int, image: int, flip: bool) -> str:
         told.append(f"{name}: {strongest}. Loss {chain.loss(name, step, image, flip):.4f}.")
     one, two = (row[int(flip)] for _, row in chain.rows(step, image).values())
     same = sum(torch.equal(one[own.start:own.stop], two[own.start:own.stop]) for own in chain.stream.columns[:step - 1])
-    told.append(f"Of {step - 1} old steps, {same} {'has' if same == 1 else 'have'} the same targets by both.")
+    told.append(f"Old steps with the same targets by both: {same} of {step - 1}.")
     return " ".join(told)
 
 
@@ -108,7 +106,7 @@ def target_viewer(folder: Path) -> Panel:
     controls = {"step": ipywidgets.IntSlider(steps, 2, steps, description="Step"),
                 "image": ipywidgets.IntSlider(0, 0, fewest - 1, description="Image"),
                 "flip": ipywidgets.Checkbox(False, description="Mirrored")}
-    return Panel(controls, lambda **state: render(chain, **state), lambda **state: describe(chain, **state))
+    return Panel(controls, partial(render, chain), partial(describe, chain))
 
 
 def _label(chain: Chain, step: int, image: int) -> int:
