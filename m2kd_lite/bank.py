@@ -5,9 +5,11 @@ them from a finished run's metrics. Used by the notebooks; filled by `python -m 
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from m2kd_lite import storage
 from m2kd_lite.errors import BadInput
@@ -19,8 +21,9 @@ SETTINGS = ("method", "dataset", "class_batch", "backbone", "epochs", "pruning_r
             "profile", "precision")
 MEASURED = ("step", "classes_seen", "top1", "top5", "accuracy_by_step", "average_incremental_accuracy", "forgetting",
             "bytes_total")
+CONFUSION = "confusion"         # of the last step; banks that were filled before it was recorded lack the column
 PROVENANCE = ("device", "threads", "revision", "data_sha256")
-COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE)
+COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE, CONFUSION)
 
 
 def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
@@ -34,7 +37,8 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
     Returns
     -------
     one mapping a step, with the keys `COLUMNS`. Accuracies and forgetting in per cent and percentage points, rounded
-    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step.
+    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step; `confusion` is a
+    text on the last step's row, which `confusion_matrix` reads, and empty on the others.
     """
     environment = metrics["environment"]
     of_run = {"variant": variant, **{name: metrics["config"][name] for name in SETTINGS},
@@ -45,7 +49,8 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
               "data_sha256": metrics["data_sha256"][:16]}
     return [of_run | {"step": step["step"], "classes_seen": step["classes_seen"], "top1": round(step["top1"], 3),
                       "top5": round(step["top5"], 3), "bytes_total": carried["total"],
-                      "accuracy_by_step": [round(accuracy, 3) for accuracy in step["accuracy_by_step"]]}
+                      "accuracy_by_step": [round(accuracy, 3) for accuracy in step["accuracy_by_step"]],
+                      CONFUSION: _sparse(step[CONFUSION]) if step is metrics["steps"][-1] else ""}
             for step, carried in zip(metrics["steps"], metrics["bytes"]["per_step"], strict=True)]
 
 
@@ -68,8 +73,31 @@ def load(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, keep_default_na=False)
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such results bank") from None
+    if CONFUSION not in table:
+        table[CONFUSION] = ""
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise BadInput(f"{path}: not a results bank; it has no column {missing[0]}")
     table["accuracy_by_step"] = [[float(part) for part in str(text).split()] for text in table["accuracy_by_step"]]
     return table
+
+
+def confusion_matrix(text: str) -> np.ndarray:
+    """(classes, classes) int64 counts, rows the true class: what `rows` wrote as text.
+
+    Raises
+    ------
+    ValueError : not such a text.
+    """
+    lines = text.split(";")
+    counts = np.zeros((len(lines), len(lines)), dtype=np.int64)
+    for true, line in enumerate(lines):
+        for entry in line.split():
+            predicted, count = entry.split(":")
+            counts[true, int(predicted)] = int(count)
+    return counts
+
+
+def _sparse(counts: Sequence[Sequence[int]]) -> str:
+    """A row of the matrix after each other, "predicted:count" for what is not zero: most of it is."""
+    return ";".join(" ".join(f"{predicted}:{count}" for predicted, count in enumerate(row) if count) for row in counts)

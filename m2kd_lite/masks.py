@@ -26,6 +26,23 @@ def kept_count(free: int, ratio: float) -> int:
     return min(free, max(1, round((1 - ratio) * free)))
 
 
+def check_lasting(sizes: Mapping[str, int], steps: int, ratio: float) -> None:
+    """Raise LayerExhausted if a layer would have no free weight left before the last step: said before anything is trained.
+
+    Parameters
+    ----------
+    sizes : weights of each layer by name.
+    steps, ratio : of the run.
+    """
+    for name, size in sizes.items():
+        left = size
+        for step in range(1, steps + 1):
+            if not left:
+                raise LayerExhausted(f"{name} has no free weight left for step {step}: its {size} weights, at pruning ratio {ratio}, "
+                                     f"last for {step - 1} of {steps} steps; a larger pruning ratio or class batch is needed")
+            left -= kept_count(left, ratio)
+
+
 @torch.no_grad()
 def prune(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], step: int, ratio: float) -> dict[str, Tensor]:
     """Give each layer's largest free weights to `step`, and the rest back.

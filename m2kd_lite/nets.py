@@ -185,6 +185,11 @@ class IncrementalNet(nn.Module):
         return {f"{name}.weight": module.weight for name, module in self.named_modules() if isinstance(module, nn.Conv2d)}
 
 
+def convolution_sizes(backbone: str, channels: int) -> dict[str, int]:
+    """How many weights each convolution of a backbone has, by the names of `IncrementalNet.convolutions`."""
+    return {name: weight.numel() for name, weight in IncrementalNet(backbone, channels, False, 0).convolutions().items()}
+
+
 def _global_average(maps: Tensor) -> Tensor:
     """(N, C, H, W) to (N, C). Pooling over the whole map, because the gradient of `mean` loses the layout in memory
     (a training step took 1.1 times as long), and that of adaptive pooling is not deterministic on a GPU.

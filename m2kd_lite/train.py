@@ -23,7 +23,7 @@ from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
 from m2kd_lite.events import OnEvent, ignore
 from m2kd_lite.loop import TrainingData, Update
 from m2kd_lite.methods import METHODS, Method
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.nets import IncrementalNet, convolution_sizes
 from m2kd_lite.rundir import RunFolder, check_usable, drop_checkpoint, is_finished, read_run
 from m2kd_lite.state import Position, State
 
@@ -76,6 +76,9 @@ class _Run:
             self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
             return read_run(out).metrics
         self.stream = ClassStream.of_run(self.config, self.on_event)
+        if self.method.prunes:
+            masks.check_lasting(convolution_sizes(self.config.backbone, self.stream.train_images.shape[1]), len(self.stream),
+                                self.config.pruning_ratio)
         with RunFolder(out, self.config, resume) as self.folder:
             self._start()
             while self.state.position.step <= len(self.stream):

@@ -19,6 +19,8 @@ def test_rows_of_a_run_come_back_as_they_were(finished, tmp_path):
     assert last.top1 == pytest.approx(metrics["final_accuracy"], abs=6e-4)
     assert last.bytes_total == metrics["bytes"]["total"]
     assert metrics["data_sha256"].startswith(last.data_sha256)
+    assert bank.confusion_matrix(last.confusion).tolist() == metrics["steps"][-1]["confusion"]
+    assert table.confusion.tolist()[:-1] == ["", ""]
 
 
 @pytest.mark.parametrize("content, complaint", [(None, "there is no such results bank"), ("step,top1\n1,50\n", "no column variant")])

@@ -80,6 +80,20 @@ def test_an_exhausted_layer_is_named_and_nothing_is_changed():
     assert torch.equal(weights["good.weight"], torch.ones(4))
 
 
+@given(st.integers(1, 500), ratios, st.integers(1, 12))
+@settings(max_examples=80, deadline=None)
+def test_what_is_said_to_last_lasts_and_what_is_not_does_not(size, ratio, steps):
+    weight, owners = torch.randn(size), {"w": torch.zeros(size, dtype=torch.uint8)}
+    try:
+        for step in range(1, steps + 1):
+            owners = masks.prune({"w": weight.normal_()}, owners, step, ratio)
+    except LayerExhausted:
+        with pytest.raises(LayerExhausted, match=f"w has no free weight left for step {step}: .* last for {step - 1} of {steps} steps"):
+            masks.check_lasting({"w": size}, steps, ratio)
+    else:
+        masks.check_lasting({"w": size}, steps, ratio)
+
+
 def test_the_stem_of_resnet_32_lasts_twenty_steps_at_the_papers_ratio():
     weight, owners = torch.randn(16, 3, 3, 3), {"w": torch.zeros(16, 3, 3, 3, dtype=torch.uint8)}
     free = []

@@ -14,7 +14,7 @@ from conftest import small_config
 
 from m2kd_lite import data, device, masks, metrics, storage, train
 from m2kd_lite.device import autocast
-from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
+from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted, LayerExhausted
 from m2kd_lite.methods import METHODS
 from m2kd_lite.snapshots import Snapshots
 
@@ -340,3 +340,9 @@ def test_an_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(tmp_path,
     monkeypatch.setattr(train.Update, "__call__", spy)
     train.run(small_config("finetune", train_per_class=10, batch_size=32, epochs=1), tmp_path / "run")
     assert sizes == [32, 32, 20]        # 40 images: one batch of 32, 8 dropped; the last step has 20 in all
+
+
+def test_a_run_whose_layers_would_not_last_says_so_before_it_begins(tmp_path):
+    with pytest.raises(LayerExhausted, match="last for 5 of 10 steps; a larger pruning ratio or class batch is needed"):
+        train.run(small_config("m2kd", class_batch=1, pruning_ratio=0.3), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
