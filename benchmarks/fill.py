@@ -62,10 +62,10 @@ def main() -> None:
     path = Path("data") / "results" / f"{asked.bank}.csv"
     table = bank.load(path) if path.exists() else None
     rows = [] if table is None else table.to_dict("records")
-    there = {key(row) for row in rows}
+    there = {bank.key(row) for row in rows}
     wanted = [(variant, RunConfig.make(settings | {"seed": seed})) for seed in SEEDS for variant, settings in BANKS[asked.bank]]
     wanted.sort(key=lambda run: run[1].method == "joint")           # the dearest last
-    missing = [run for run in wanted if key({"variant": run[0], **run[1].model_dump()}) not in there]
+    missing = [run for run in wanted if bank.key({"variant": run[0], **run[1].model_dump()}) not in there]
     print(f"{asked.bank}: {len(wanted) - len(missing)} of {len(wanted)} runs are there", flush=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}       # read by the workers when they load torch
     with ProcessPoolExecutor(asked.workers, multiprocessing.get_context("spawn")) as pool:
@@ -77,7 +77,7 @@ def main() -> None:
                 continue
             rows += new
             bank.save(sorted(rows, key=order), path)
-            print(f"{done}/{len(missing)} {' '.join(map(str, key(new[0])))}: "
+            print(f"{done}/{len(missing)} {' '.join(map(str, bank.key(new[0])))}: "
                   f"average {new[0]['average_incremental_accuracy']:.1f} %", flush=True)
 
 
@@ -92,11 +92,6 @@ def method_of(variant: str, name: str):
     """The row of methods.py, changed as the variant says."""
     from m2kd_lite.methods import METHODS
     return replace(METHODS[name], auxiliary=False) if variant == "no auxiliary head" else METHODS[name]
-
-
-def key(row: dict) -> tuple:
-    """What a run is known by. Only m2kd prunes: the ratio tells no other runs apart."""
-    return (row["variant"], *(row[name] for name in bank.SETTINGS if name != "pruning_ratio" or row["method"] == "m2kd"))
 
 
 def order(row: dict) -> tuple:

@@ -1,7 +1,8 @@
 """The results bank: measured runs as tidy tables, one row a run and step, with where each number comes from.
 
-Figures and sentences that speak of more than one run read these tables, `data/results/*.csv`, through `load`. `rows` makes
-them from a finished run's metrics. Used by the notebooks; filled by `python -m benchmarks.fill`.
+Figures and sentences that speak of more than one run read these tables, `data/results/*.csv`, through `load` and
+`load_all`. `rows` makes them from a finished run's metrics. Used by the notebooks and the explorer; filled by
+`python -m benchmarks.fill`.
 """
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from m2kd_lite import storage
 from m2kd_lite.errors import BadInput
@@ -24,6 +26,11 @@ MEASURED = ("step", "classes_seen", "top1", "top5", "accuracy_by_step", "average
 CONFUSION = "confusion"         # of the last step; banks that were filled before it was recorded lack the column
 PROVENANCE = ("device", "threads", "revision", "data_sha256")
 COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE, CONFUSION)
+
+
+def key(row: Mapping[str, Any]) -> tuple:
+    """What a run is known by, from one of its rows. Only m2kd prunes: the ratio tells no other runs apart."""
+    return (row["variant"], *(row[name] for name in SETTINGS if name != "pruning_ratio" or row["method"] == "m2kd"))
 
 
 def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
@@ -80,6 +87,38 @@ def load(path: Path) -> pd.DataFrame:
         raise BadInput(f"{path}: not a results bank; it has no column {missing[0]}")
     table["accuracy_by_step"] = [[float(part) for part in str(text).split()] for text in table["accuracy_by_step"]]
     return table
+
+
+def load_all(*paths: Path) -> pd.DataFrame:
+    """Several banks as one table. Of a run that is in more than one, the rows of the bank named last.
+
+    Raises
+    ------
+    BadInput : see `load`.
+    """
+    import pandas as pd
+    banks = [load(path) for path in paths]
+    if not banks:
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = pd.concat(banks, ignore_index=True)
+    which = [(key(row), i) for i, bank in enumerate(banks) for row in bank.to_dict("records")]
+    newest = dict(which)
+    return table[[newest[run] == i for run, i in which]].reset_index(drop=True)
+
+
+def add(new: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Put the rows of runs into a bank, made if it is not there; rows of the same runs are replaced.
+
+    Raises
+    ------
+    BadInput : the file is no bank.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):       # two notebooks may finish a run at once
+        old = load(path).to_dict("records") if path.exists() else []
+        replaced = {key(row) for row in new}
+        save([*(row for row in old if key(row) not in replaced), *new], path)
 
 
 def confusion_matrix(text: str) -> np.ndarray:

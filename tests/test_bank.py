@@ -23,6 +23,36 @@ def test_rows_of_a_run_come_back_as_they_were(finished, tmp_path):
     assert table.confusion.tolist()[:-1] == ["", ""]
 
 
+def test_of_a_run_in_two_banks_the_later_rows_count(finished, tmp_path):
+    _, metrics = finished("m2kd")
+    first, again, other = (bank.rows(metrics) for _ in range(3))
+    for row in again:
+        row["top1"] += 1
+    for row in other:
+        row["seed"] = 1
+    bank.save(first + other, tmp_path / "a.csv")
+    bank.save(again, tmp_path / "b.csv")
+    both = bank.load_all(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert len(both) == 6 and both[both.seed == 0].top1.tolist() == pytest.approx([row["top1"] for row in again])
+    assert len(bank.load_all()) == 0
+
+
+def test_a_run_is_added_once(finished, tmp_path):
+    _, metrics = finished("m2kd")
+    path = tmp_path / "new" / "bank.csv"
+    for _ in range(2):
+        bank.add(bank.rows(metrics), path)
+    assert len(bank.load(path)) == 3
+    bank.add(bank.rows(metrics, "another"), path)
+    assert len(bank.load(path)) == 6
+
+
+def test_only_of_a_method_that_prunes_the_ratio_makes_another_run():
+    row = dict.fromkeys(("variant", *bank.SETTINGS), 0) | {"pruning_ratio": 0.8}
+    assert bank.key(row | {"method": "lwf-mc"}) == bank.key(row | {"method": "lwf-mc", "pruning_ratio": 0.6})
+    assert bank.key(row | {"method": "m2kd"}) != bank.key(row | {"method": "m2kd", "pruning_ratio": 0.6})
+
+
 @pytest.mark.parametrize("content, complaint", [(None, "there is no such results bank"), ("step,top1\n1,50\n", "no column variant")])
 def test_what_is_no_bank_is_said_to_be_none(tmp_path, content, complaint):
     path = tmp_path / "bank.csv"

@@ -1,0 +1,86 @@
+"""A run in a process of its own, so that a notebook stays usable: its events come back, and it can be stopped.
+
+The child is `python -m m2kd_lite.background OUT`. It reads the configuration from its standard input, and writes events
+(`events.py`) to its standard output, a line of JSON each. When its input ends, because the parent asks it to stop or is
+gone, it writes a checkpoint and ends. Used by the explorer.
+"""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import Interrupted, M2KDError
+from m2kd_lite.events import OnEvent
+
+
+class BackgroundRun:
+    """One run, training from now on; a folder with a checkpoint of it is gone on with.
+
+    Parameters
+    ----------
+    config, out : the run and its folder, as for `train.run`.
+    on_event : receives its events, on a thread of this process.
+    on_end : called last, on that thread, with None if the run is finished, otherwise with why not, in one line.
+    """
+
+    def __init__(self, config: RunConfig, out: Path, on_event: OnEvent, on_end: Callable[[str | None], None]):
+        self.stopping = False
+        self._child = subprocess.Popen([sys.executable, "-m", "m2kd_lite.background", str(Path(out).resolve())], text=True,
+                                       encoding="utf-8", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._child.stdin.write(config.model_dump_json() + "\n")
+        self._child.stdin.flush()
+        self._reader = Thread(target=self._read, args=(on_event, on_end), daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        """Ask it to write a checkpoint and end; `on_end` follows."""
+        self.stopping = True
+        self._child.stdin.close()
+
+    def wait(self) -> None:
+        """Until it has ended and `on_end` has returned."""
+        self._reader.join()
+
+    def _read(self, on_event: OnEvent, on_end: Callable[[str | None], None]) -> None:
+        outcome = None
+        for line in self._child.stdout:
+            said = json.loads(line)
+            if "outcome" in said:
+                outcome = said
+            else:
+                on_event(said)
+        status = self._child.wait()
+        on_end(outcome["outcome"] if outcome else f"the training process ended with status {status}")
+
+
+def main(out: str) -> None:
+    """The child. Its last line is {"outcome": null} for a finished run, otherwise why it is none."""
+    from m2kd_lite import train
+    config = RunConfig.make(json.loads(sys.stdin.readline()))
+    stop: list[int] = []
+
+    def until_input_ends() -> None:
+        sys.stdin.read()
+        stop.append(1)
+
+    def say(event: dict) -> None:
+        print(json.dumps(event), flush=True)
+
+    Thread(target=until_input_ends, daemon=True).start()
+    try:
+        train.run(config, Path(out), resume=True, on_event=say, should_stop=lambda: stop[0] if stop else None)
+        outcome = None
+    except Interrupted:
+        outcome = "stopped; it goes on from here when it is started again"
+    except M2KDError as error:
+        outcome = str(error)
+    say({"outcome": outcome})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
