@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from m2kd_lite.errors import M2KDError
 from m2kd_lite.plots import html_image
 
-WIDTH = "46em"          # of a panel and of its text: a line that can be read
+WIDTH = "60em"          # of a panel
+LINE = "46em"           # of its text: a line that can be read
 
 
 class Panel(ipywidgets.VBox):
@@ -27,11 +28,14 @@ class Panel(ipywidgets.VBox):
     render : values of the controls by name, to a figure.
     describe : the same, to what the figure shows, in a sentence or two: for those who cannot see it, and for tests.
     above : widgets that come first and move controls, as a player does.
+    table : the same, to numbers as an HTML table below the figure.
+    below : widgets that come last.
     """
 
     def __init__(self, controls: Mapping[str, ipywidgets.ValueWidget], render: Callable[..., Figure],
-                 describe: Callable[..., str], above: Sequence[ipywidgets.Widget] = ()):
-        self.controls, self._render, self._describe = dict(controls), render, describe
+                 describe: Callable[..., str], above: Sequence[ipywidgets.Widget] = (),
+                 table: Callable[..., str] | None = None, below: Sequence[ipywidgets.Widget] = ()):
+        self.controls, self._render, self._describe, self._table = dict(controls), render, describe, table
         for control in self.controls.values():
             if not control.description:
                 raise ValueError("a control needs a description that can be seen")
@@ -39,7 +43,10 @@ class Panel(ipywidgets.VBox):
             control.observe(self._changed, "value")
         self.text = ipywidgets.HTML()
         self.figure = ipywidgets.HTML()
-        super().__init__([*above, *self.controls.values(), self.text, self.figure], layout={"max_width": WIDTH})
+        self.table = ipywidgets.HTML()
+        # As many controls side by side as there is room for.
+        flowing = ipywidgets.Box(list(self.controls.values()), layout={"flex_flow": "row wrap"})
+        super().__init__([*above, flowing, self.text, self.figure, self.table, *below], layout={"max_width": WIDTH})
         self.redraw()
 
     def state(self) -> dict[str, Any]:
@@ -47,18 +54,26 @@ class Panel(ipywidgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def redraw(self) -> None:
-        """Figure and sentence for the controls as they are."""
+        """Figure, sentence and table for the controls as they are."""
+        state = self.state()
         try:
-            figure, told = self._render(**self.state()), self._describe(**self.state())
+            figure, told = self._render(**state), self._describe(**state)
+            numbers = self._table(**state) if self._table else ""
         except M2KDError as error:          # a choice that is not allowed: the figure stays
-            self._say(str(error))
+            self.say(str(error))
             return
         self.figure.value = html_image(figure)
-        self._say(told)
+        self.table.value = numbers
+        self.say(told)
 
-    def _say(self, sentence: str) -> None:
-        # A live region: a screen reader reads it out when it changes.
-        self.text.value = f'<p role="status" aria-live="polite" style="line-height: 1.4">{escape(sentence)}</p>'
+    def say(self, sentence: str) -> None:
+        """Put a sentence in the place of the one that describes the figure."""
+        self.text.value = status(sentence)
 
     def _changed(self, change: Any) -> None:
         self.redraw()
+
+
+def status(sentence: str) -> str:
+    """A sentence as a live region: a screen reader reads it out when it changes."""
+    return f'<p role="status" aria-live="polite" style="line-height: 1.4; max-width: {LINE}">{escape(sentence)}</p>'
