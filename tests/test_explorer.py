@@ -1,0 +1,133 @@
+"""The explorer without a browser: what is in the banks, what is not, and training it."""
+import re
+import shutil
+from pathlib import Path
+from threading import Event
+
+import pytest
+from test_widgets import picture
+
+from m2kd_lite import bank, widgets
+from m2kd_lite.config import RunConfig
+from m2kd_lite.widgets.explorer import DATASETS, RATIOS, Choice, Results, cannot_last, describe, render, table
+
+ROOT = Path(__file__).parents[1]
+PAPER = ROOT / "data" / "paper" / "table1.csv"
+
+
+def row(method, seed, top1, ratio=0.8, **more):
+    """One step's row of a run that was never made, with the settings of a plain `quick` one."""
+    config = RunConfig.make(dict(method=method, seed=seed, class_batch=50, pruning_ratio=ratio))
+    known = dict.fromkeys(bank.COLUMNS, 0) | {"variant": "", **{name: getattr(config, name) for name in bank.SETTINGS}}
+    return known | {"step": 1, "classes_seen": 50, "top1": top1, "accuracy_by_step": [top1], "bytes_total": 100, "device": "a CPU",
+                    "threads": 1, "revision": "abc", "confusion": "0:2;0:1 1:1", "average_incremental_accuracy": top1} | more
+
+
+@pytest.fixture
+def results(tmp_path):
+    runs = [*(row("m2kd", seed, top1) for seed, top1 in ((0, 60.0), (1, 64.0), (2, 68.0))), row("lwf-mc", 1, 50.0, ratio=0.75)]
+    second = [one | {"step": 2, "classes_seen": 100, "top1": one["top1"] - 20, "bytes_total": 1100,
+                     "accuracy_by_step": [12.5, 70.0]} for one in runs]
+    bank.save(runs + second, tmp_path / "bank.csv")
+    return Results([tmp_path / "bank.csv"], tmp_path / "local.csv", PAPER)
+
+
+def test_curves_and_numbers_are_the_banks(results):
+    choice = Choice("glyphs", ("m2kd", "lwf-mc"), 50, 0.8)
+    figure = render(results, choice)
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert lines["M²KD, ratio 0.8"].get_xdata().tolist() == [50, 100]
+    assert lines["M²KD, ratio 0.8"].get_ydata().tolist() == [64, 44]
+    assert lines["LwF-MC"].get_ydata().tolist() == [50, 30]        # found, whatever ratio its row has
+    band, = figure.axes[0].collections                              # of three runs; one alone has none
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(68) and len(figure.axes[1].get_images()) == 2
+    told = describe(results, choice)
+    assert "M²KD, ratio 0.8 ends at 44.0 ± 4.0 %" in told and "LwF-MC ends at 30.0 %" in told and "(one run)" in told
+    numbers = table(results, choice)
+    assert "44.0 ± 4.0" in numbers and ">12.5<" in numbers and ">1,100<" in numbers and ">1,000<" in numbers
+    assert "a CPU, 1 thread, revision abc" in numbers
+
+
+def test_one_seed_is_looked_at_alone(results):
+    choice = Choice("glyphs", ("m2kd", "lwf-mc"), 50, 0.8, seed=2)
+    assert "ends at 48.0 %" in describe(results, choice) and "LwF-MC with seed 2 is not in the bank" in describe(results, choice)
+    assert [config.method for config in results.missing(choice)] == ["lwf-mc"]
+
+
+def test_the_papers_marks_are_drawn_where_its_table_has_them(results):
+    marked = Choice("cifar100", ("m2kd", "m2kd-no-pruning", "lwf-mc"), 20, 0.8)
+    lines = {line.get_label(): line.get_ydata() for line in render(results, marked).axes[0].get_lines()}
+    assert list(lines) == ["M²KD (no pruning), in the paper", "M²KD, ratio 0.8, in the paper"]
+    assert list(lines["M²KD, ratio 0.8, in the paper"]) == [83.5, 58.5, 52.0, 49.3, 42.0]
+    assert "The paper's M²KD (no pruning) ends at 42.1 %" in describe(results, marked)
+    for other in (Choice("cifar100", ("m2kd",), 20, 0.75), Choice("cifar100", ("m2kd",), 10, 0.8), Choice("glyphs", ("m2kd",), 20, 0.8)):
+        assert "paper" not in describe(results, other)
+
+
+def test_what_cannot_last_is_said_and_not_offered(results):
+    short, long = (RunConfig.make(dict(method="m2kd", class_batch=5, pruning_ratio=ratio)) for ratio in (0.6, 0.75))
+    assert "no free weight left for step 13" in cannot_last(short) and cannot_last(long) is None
+    assert cannot_last(RunConfig.make(dict(method="lwf-mc", class_batch=5, pruning_ratio=0.6))) is None
+    assert "M²KD, ratio 0.6 cannot be run: " in describe(results, Choice("glyphs", ("m2kd",), 5, 0.6))
+
+
+def test_the_committed_banks_say_something_for_each_method_at_the_first_look():
+    panel = widgets.explorer(root=ROOT)
+    for name in ("FT", "LwF-MC", "M²KD, ratio 0.8"):
+        assert re.search(rf"{name} ends at \d+\.\d ± \d+\.\d %", panel.text.value)
+    assert panel.train.layout.display == "none" and "confusion matrices of FT" in picture(panel)[0]
+
+
+# ---- training what is not there -------------------------------------------------------------------------------------
+
+@pytest.fixture
+def panel(tmp_path):
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    shutil.copytree(ROOT / "data" / "paper", tmp_path / "data" / "paper")
+    panel = widgets.explorer(["lwf-mc"], profile="smoke", root=tmp_path)
+    panel.controls["dataset"].value = "digits"
+    panel.controls["class_batch"].value = 5
+    return panel
+
+
+def test_the_class_batches_on_offer_are_the_data_sets(panel):
+    assert panel.controls["class_batch"].options == DATASETS["digits"][2]
+    panel.controls["dataset"].value = "glyphs"
+    assert panel.controls["class_batch"].options == (5, 10, 20, 50) and panel.controls["pruning_ratio"].options == RATIOS
+
+
+def test_a_run_that_is_missing_is_trained_and_joins_the_local_bank(panel, tmp_path):
+    assert "LwF-MC is not in the bank" in panel.text.value and panel.train.layout.display is None
+    panel.train.click()
+    assert panel.cancel.layout.display is None and panel.train.layout.display == "none"
+    panel.run.wait()
+    assert re.search(r"LwF-MC ends at \d+\.\d %", panel.text.value)
+    assert panel.cancel.layout.display == panel.train.layout.display == "none"
+    rows = bank.load(tmp_path / "runs" / "results.csv")
+    assert rows.step.tolist() == [1, 2] and set(rows.method) == {"lwf-mc"} and set(rows.profile) == {"smoke"}
+    again = widgets.explorer(["lwf-mc"], profile="smoke", root=tmp_path)
+    again.controls["dataset"].value = "digits"
+    again.controls["class_batch"].value = 5
+    assert "ends at" in again.text.value
+
+
+def test_a_training_can_be_cancelled_and_begun_again(panel, tmp_path, monkeypatch):
+    """A smoke run ends before anybody can cancel it, so this one is longer."""
+    trains, make = Event(), Choice.config
+    monkeypatch.setattr(Choice, "config", lambda choice, method, seed: make(choice, method, seed).model_copy(update={"epochs": 400}))
+    panel.train.click()
+    view = panel.training.children[-1]
+    run, listen = panel.run, type(view).__call__
+    monkeypatch.setattr(type(view), "__call__", lambda self, event: (listen(self, event), event["event"] == "epoch" and trains.set()))
+    assert trains.wait(60)
+    panel.controls["pruning_ratio"].value = 0.9            # the kernel stays usable, and no second training is offered
+    assert panel.train.layout.display == "none"
+    panel.cancel.click()
+    run.wait()
+    assert "The training ended: stopped; it goes on from here when it is started again." in panel.text.value
+    assert panel.train.layout.display is None and not (tmp_path / "runs" / "results.csv").exists()
+
+
+def test_without_a_method_the_panel_asks_for_one(panel):
+    panel.ticks["lwf-mc"].value = False
+    assert "none is chosen; tick one or more" in panel.text.value and panel.train.layout.display == "none"
