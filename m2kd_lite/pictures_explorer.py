@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from m2kd_lite.plots import COLOURS, DASHES, MARKS, new_figure
 
-WIDTH, CURVES = 7.6, 3.1        # inches: the figure's width, the height of the curves
+WIDTH, CURVES = 7.6, 3.25       # inches: the figure's width, the height of the curves
 ROOM, GAP = 3, 0.12             # matrices for which there is room at least; what is between two, in sides of one
 
 
@@ -48,7 +48,7 @@ def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], 
     height = CURVES + ((WIDTH - 0.5) / places + 0.5 if confusions else 0.0)
     figure, _ = new_figure(_told(curves, confusions), WIDTH, height, columns=0)
     figure.set_layout_engine("none")
-    axis = figure.add_axes(_place(0.62, 0.5, WIDTH - 0.75, CURVES - 0.85, height))
+    axis = figure.add_axes(_place(0.62, 0.5, WIDTH - 0.75, CURVES - 1.05, height))
     for name, curve in curves.items():
         _draw(axis, name, curve)
     axis.set(xlabel="classes seen", ylabel="top-1 accuracy on all of them (%)", ylim=(0, 100))
