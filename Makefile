@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Large pages for large tensors: training on a CPU is up to 1.05 times as fast (make bench). Only glibc listens.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test lab student bench clean
+.PHONY: demo test lab playground student bench clean
 demo: $(STAMP)
 	$(BIN)/m2kd-lite demo
 
@@ -15,6 +15,10 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# All panels on one page, in your browser; the address that is printed opens it again.
+playground: $(STAMP)
+	$(BIN)/python -m m2kd_lite.playground
 
 # The lessons without solutions and outputs, for handing out; docs/instructors.md says how to go on.
 student: $(STAMP)

@@ -17,8 +17,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Cells whose output is compared, at least: a notebook that falls below has lost facts or been stripped.
-COMPARED = {"00": 4, "01": 8, "02": 9, "03": 10, "04": 7, "05": 14, "06": 3}
+# Cells whose output is compared, at least: a notebook that falls below has lost facts or been stripped. The playground
+# has panels only, whose outputs are made in a browser: what they say is tested there.
+COMPARED = {"00": 4, "01": 8, "02": 9, "03": 10, "04": 7, "05": 14, "06": 3, "playground": 0}
+PLAYGROUND = ROOT / "notebooks" / "playground.ipynb"
 IGNORED = "nbval-ignore-output"
 CELL_SECONDS = 1200         # for a machine under load; how long a cell should take is measured by `benchmarks.notebooks`
 
@@ -84,7 +86,7 @@ def test_a_notebook_has_something_to_compare(path):
     assert counts == list(range(1, len(cells) + 1)), "not executed in order, from a fresh kernel"
     compared = [cell for cell in cells if IGNORED not in tags(cell)
                 and any("text" in output or set(output.get("data", {})) - {"image/png"} for output in cell.outputs)]
-    assert len(compared) >= COMPARED[path.stem[:2]]
+    assert len(compared) >= COMPARED[path.stem.split("_")[0]]
 
 
 @every_notebook
@@ -102,7 +104,7 @@ def test_a_notebook_reads_well_on_a_code_host(path):
                 assert len(output.metadata["image/png"]["alt"].split()) >= 4
                 pictures += 1
             assert not re.search(r"/tmp/|/home/|/root/", json.dumps(output.get("text", "")) + json.dumps(output.get("data", {}).get("text/plain", "")))
-    assert pictures
+    assert pictures or path == PLAYGROUND
 
 
 # ---- that a regression is found -------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""The playground: all panels on one page, served by Voilà to this machine's browsers, from nothing outside it.
+
+`make playground` calls `python -m m2kd_lite.playground`, which makes the run that panels read, with progress, and then
+serves `notebooks/playground.ipynb`. The notebook calls `prepare` as well, so it also works by itself in JupyterLab.
+"""
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from m2kd_lite import notebook
+from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite.events import OnEvent, ignore
+
+# Five steps of two digits. With batches of 128 a step of 280 images is too few updates to learn anything.
+CONFIG = RunConfig.make({"method": "m2kd", "dataset": "digits", "class_batch": 2, "batch_size": 16})
+PAGE = Path("notebooks") / "playground.ipynb"
+TEMPLATES = Path(__file__).parent / "templates"         # holds voila/templates/playground
+SERVED = (
+    "--template=playground",
+    "--Voila.ip=localhost",
+    "--token",              # other accounts of this machine reach its ports too: the address that is printed holds a secret
+    # Controls need these two extensions of JupyterLab; what other packages bring has nothing to do on the page.
+    "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager",
+    "--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8",
+    "--VoilaExecutor.cell_error_instruction=The terminal that serves this page says why.",
+)
+
+
+def prepare(on_event: OnEvent = ignore) -> Path:
+    """Make the small run that panels read, or find it finished; returns its folder.
+
+    Raises
+    ------
+    M2KDError : see `train.run`.
+    """
+    from m2kd_lite import train
+    folder = notebook.run_folder(CONFIG)
+    train.run(CONFIG, folder, resume=True, on_event=on_event)
+    return folder
+
+
+def command(options: list[str]) -> list[str]:
+    """What serves the page, as the arguments of a process.
+
+    Parameters
+    ----------
+    options : Voilà's own, as --no-browser or --port=8900; they win over ours.
+
+    Raises
+    ------
+    BadInput : the page is not here.
+    M2KDError : Voilà is not installed.
+    """
+    if importlib.util.find_spec("voila") is None:
+        raise M2KDError("Voilà is not installed; get it with: python -m pip install -c constraints.txt -e '.[playground]'")
+    page = notebook.project_root() / PAGE
+    if not page.is_file():
+        raise BadInput(f"{page}: not there; run this from a clone of the project")
+    return [sys.executable, "-m", "voila", str(page), *SERVED, *options]
+
+
+def main() -> None:
+    """Entry point: `python -m m2kd_lite.playground [VOILÀ'S OPTIONS]`. Ends by becoming Voilà."""
+    from m2kd_lite.progress import terminal
+    try:
+        voila = command(sys.argv[1:])
+        with terminal() as listen:
+            prepare(listen)
+    except M2KDError as error:
+        print(f"m2kd_lite.playground: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    paths = [str(TEMPLATES), os.environ.get("JUPYTER_PATH", "")]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
+    os.execv(voila[0], voila)
+
+
+if __name__ == "__main__":
+    main()
