@@ -51,7 +51,8 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float, float, str]:
     seconds: list[tuple[float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "notebooks", Path(folder) / "notebooks")
-        shutil.copytree(ROOT / "data" / "results", Path(folder) / "data" / "results")
+        for tables in ("results", "paper"):
+            shutil.copytree(ROOT / "data" / tables, Path(folder) / "data" / tables)
         client = NotebookClient(
             notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(Path(folder) / "notebooks")}},
             record_timing=False, store_widget_state=False, on_cell_execute=lambda **_: begun.append(time.monotonic()),

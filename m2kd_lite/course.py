@@ -17,7 +17,7 @@ from m2kd_lite.errors import BadInput, CannotWrite, M2KDError
 
 STUB = 'raise NotImplementedError("your turn: write this function, then run the check in the next cell")'
 NOT_GRADED = "trains"           # the tag of cells that train for longer than a moment: grading skips them
-SOURCES = ("notebooks/*.ipynb", "data/results/*.csv", "docs/choices.md", "constraints.txt")
+SOURCES = ("notebooks/*.ipynb", "data/results/*.csv", "data/paper/*.csv", "docs/choices.md", "constraints.txt")
 SUMS = "SHA256SUMS"
 README = """# m2kd-lite: the lessons
 

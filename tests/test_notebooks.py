@@ -42,12 +42,13 @@ def offline():
 
 
 def as_cloned(folder, *notebooks):
-    """A project folder with these notebooks and the results banks: no runs, no images."""
+    """A project folder with these notebooks, the results banks and the paper's numbers: no runs, no images."""
     (folder / "notebooks").mkdir(parents=True)
     # The full-run notebook is what a project folder is known by.
     for path in {*notebooks, ROOT / "notebooks" / "06_full_run.ipynb"}:
         shutil.copy(path, folder / "notebooks")
-    shutil.copytree(ROOT / "data" / "results", folder / "data" / "results")
+    for tables in ("results", "paper"):
+        shutil.copytree(ROOT / "data" / tables, folder / "data" / tables)
     return folder / "notebooks"
 
 
