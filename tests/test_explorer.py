@@ -125,6 +125,7 @@ def test_a_training_can_be_cancelled_and_begun_again(panel, tmp_path, monkeypatc
     panel.cancel.click()
     run.wait()
     assert "The training ended: stopped; it goes on from here when it is started again." in panel.text.value
+    assert view.bar.description == "Stopped"
     assert panel.train.layout.display is None and not (tmp_path / "runs" / "results.csv").exists()
 
 

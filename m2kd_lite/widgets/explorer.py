@@ -235,7 +235,7 @@ class Explorer(Panel):
         folder = self.results.local.parent / notebook.run_folder(config).name
         view = TrainingView()
         self.training.children = [ipywidgets.HTML(f"<p>Training {escape(METHODS[config.method].title)}, seed {config.seed}, in the background.</p>"), view]
-        self.run = BackgroundRun(config, folder, view, partial(self._ended, folder))
+        self.run = BackgroundRun(config, folder, view, partial(self._ended, folder, view))
         self._show(self.train, False)
         self._show(self.cancel, True)
 
@@ -244,7 +244,7 @@ class Explorer(Panel):
         if self.run is not None:
             self.run.stop()
 
-    def _ended(self, folder: Path, why_not: str | None) -> None:
+    def _ended(self, folder: Path, view: TrainingView, why_not: str | None) -> None:
         """On the run's thread: its result joins the local bank and is shown."""
         self.run = None
         self._show(self.cancel, False)
@@ -256,6 +256,7 @@ class Explorer(Panel):
             why_not = str(error)
         self.redraw()
         if why_not is not None:
+            view.stopped()
             self.say(f"The training ended: {why_not}.")
 
     def _possible(self) -> list[RunConfig]:
