@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from m2kd_lite.plots import COLOURS, DASHES, MARKS, new_figure
 
@@ -24,7 +25,7 @@ def training_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping
     epochs : `epoch` events (`events.py`) in their order, one or more. A resumed run's may begin in the middle.
     steps : `step` events in their order; may be empty.
     """
-    figure, _ = new_figure(_told(epochs, steps), height=5.4, columns=0)
+    figure, _ = new_figure(_told(epochs, steps), height=4.4, columns=0)
     losses, accuracies = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.2))
     count, length = epochs[-1]["steps"], sum(_lengths(epochs).values())
     _draw_losses(losses, epochs)
@@ -34,6 +35,7 @@ def training_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping
     for axis in (losses, accuracies):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y", alpha=0.25)
         for step in range(1, count):
             axis.axvline(step * length, color="0.4", linestyle=":", lw=0.8)
@@ -63,8 +65,8 @@ def _draw_accuracies(axis, steps: Sequence[Mapping[str, Any]], length: int, fain
         since = [event for event in steps if event["step"] >= own]
         axis.plot([event["step"] * length for event in since], [event["accuracy_by_step"][own - 1] for event in since],
                   color=GREY, lw=1, marker=".", clip_on=False, label="one step's own classes" if own == 1 else None)
-        axis.annotate(str(own), (since[0]["step"] * length, since[0]["accuracy_by_step"][own - 1]), (-6, 0),
-                      textcoords="offset points", ha="right", va="center", fontsize=9, color="0.35")
+        axis.annotate(str(own), (since[0]["step"] * length, since[0]["accuracy_by_step"][own - 1]), (-4, 2),
+                      textcoords="offset points", ha="right", fontsize=9, color="0.35")
     axis.plot([event["step"] * length for event in steps], [event["top1"] for event in steps], color=COLOURS[2],
               linestyle=DASHES[0], marker=MARKS[2], lw=2, label="all classes seen", clip_on=False)
 

@@ -121,7 +121,9 @@ def test_a_repeated_epoch_counts_once_and_the_later_one_counts():
     history = [epoch(1, loss=0.9), epoch(2, loss=0.7), run_event("resumed"), epoch(2, loss=0.6), epoch(3, loss=0.5)]
     (line,) = (line for line in render(history).axes[0].lines if len(line.get_xdata()) > 2)
     assert list(line.get_xdata()) == [1, 2, 3] and list(line.get_ydata()) == [0.9, 0.6, 0.5]
-    assert describe(history).startswith("The run in runs/one goes on where it stopped.")
+    told = "The run goes on where it stopped. Step 1 of 2 trains."
+    assert describe(history) == told
+    assert describe([*history, run_event("stopped")]) == f"{told} The run has stopped."
 
 
 def test_a_resumed_run_is_drawn_where_it_goes_on():

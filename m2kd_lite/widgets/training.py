@@ -36,11 +36,12 @@ def render(history: Sequence[dict]) -> Figure:
 def describe(history: Sequence[dict]) -> str:
     """What has happened, in sentences that change once a step: they are read out when they do."""
     told = [f"Note: {event['text']}." for event in history if event["event"] == "notice"]
-    run = next((event for event in reversed(history) if event["event"] == "run"), {"state": None})
-    if run["state"] == "already finished":
-        return " ".join([*told, f"This run was finished before, in {run['folder']}: nothing is trained again."])
-    if run["state"] == "resumed":
-        told.append(f"The run in {run['folder']} goes on where it stopped.")
+    runs = [event for event in history if event["event"] == "run"]
+    state = runs[-1]["state"] if runs else None
+    if state == "already finished":
+        return " ".join([*told, f"This run was finished before, in {runs[-1]['folder']}: nothing is trained again."])
+    if "resumed" in [event["state"] for event in runs]:
+        told.append("The run goes on where it stopped.")
     epochs, steps = _epochs(history), _steps(history)
     if steps:
         by_step = ", ".join(f"{accuracy:.1f}" for accuracy in steps[-1]["accuracy_by_step"])
@@ -50,8 +51,8 @@ def describe(history: Sequence[dict]) -> str:
         told.append(f"Step {epochs[-1]['step']} of {epochs[-1]['steps']} trains.")
     else:
         told.append("The run begins.")
-    if run["state"] in ("finished", "stopped"):
-        told.append(f"The run has {run['state']}.")
+    if state in ("finished", "stopped"):
+        told.append(f"The run has {state}.")
     return " ".join(told)
 
 
@@ -92,7 +93,7 @@ class TrainingView(ipywidgets.VBox):
             self._stale = True
             self.text.value = status(describe(self.history))
         if kind == "epoch":
-            self.latest.value = f"<p>{escape(progress.describe(event))}</p>"
+            self.latest.value = f'<p style="margin: 0">{escape(progress.describe(event))}</p>'
         if kind == "run":
             self._end(event["state"])
         if self._stale and (kind in ("step", "run") or self._clock() >= self._due):
@@ -114,8 +115,9 @@ class TrainingView(ipywidgets.VBox):
         begun = self._clock()
         figure = render(self.history)
         width, height = figure.get_size_inches()
-        # The box keeps its size while one picture makes room for the next.
-        self.figure.value = f'<div style="aspect-ratio: {width:g} / {height:g}">{html_image(figure)}</div>'
+        # A box that keeps its size while one picture makes room for the next.
+        self.figure.value = (f'<div style="width: {width:g}in; max-width: 100%; aspect-ratio: {width:g} / {height:g}">'
+                             f"{html_image(figure)}</div>")
         now = self._clock()
         self._due = now + max(REDRAW_SECONDS, REST * (now - begun))
 
