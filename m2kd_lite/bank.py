@@ -106,6 +106,20 @@ def load_all(*paths: Path) -> pd.DataFrame:
     return table[[newest[run] == i for run, i in which]].reset_index(drop=True)
 
 
+def load_paper(path: Path) -> pd.DataFrame:
+    """Numbers that the paper reports, data/paper/*.csv: one row a number, with the table it stands in (`source`).
+
+    Raises
+    ------
+    BadInput : there is no such file.
+    """
+    import pandas as pd
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: the paper's numbers are not there; run this from a clone of the project") from None
+
+
 def add(new: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Put the rows of runs into a bank, made if it is not there; rows of the same runs are replaced.
 
