@@ -72,6 +72,38 @@ app.command()(_with_settings(run))
 
 
 @app.command()
+def sweep(spec: Annotated[str | None, typer.Argument(metavar="SPEC.yaml", help="which runs (experiments/README.md)")] = None,
+          out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="where their folders go (required)")] = None,
+          workers: Annotated[str | None, typer.Option("--workers", metavar="N", help="runs at once on this machine [default: one a GPU, "
+                                                      "or one a core; 0: one, in this process]")] = None,
+          scheduler: Annotated[str | None, typer.Option("--scheduler", metavar="ADDRESS", help="hand the runs to a dask.distributed "
+                                                        "cluster instead, as tcp://host:8786 (docs/clusters.md)")] = None) -> None:
+    """Many runs, each from the full-run notebook by papermill, in a folder of its own named by settings, images and code.
+
+    Everything is checked first. What is finished is skipped, so the same command goes on after Ctrl-C or a failure. A run whose
+    worker or kernel is lost is tried again from its checkpoint, twice.
+
+    SPEC.yaml has base: settings of all; grid: lists of which every combination is run; exclude: combinations to leave out;
+    include: further runs. Every option of m2kd-lite run is a key, with _ for -.
+
+    Example: m2kd-lite sweep experiments/example.yaml --out runs/example
+    """
+    spec, out = _required("SPEC.yaml", spec), _required("--out", out)
+    if workers is not None and scheduler:
+        raise BadInput(f"--workers {workers}: not allowed with --scheduler; the cluster's workers are started there")
+    if workers is not None and not workers.isdecimal():
+        raise BadInput(f"--workers {workers}: not allowed; give a whole number, 0 or more")
+    from m2kd_lite import progress
+    from m2kd_lite import sweep as engine
+    from m2kd_lite.sweep_spec import plan
+    with progress.terminal() as on_event:
+        asked = plan(Path(spec), on_event)
+        place = engine.place(asked, Path(out), None if workers is None else int(workers), scheduler, on_event)
+        engine.run(asked, Path(out), place, on_event, _StopRequest().status)
+    print(f"{out}: all {len(asked.cells)} finished; side by side: m2kd-lite report {out}/*/run --out REPORT.html")
+
+
+@app.command()
 def report(folders: Annotated[list[str] | None, typer.Argument(metavar="DIR...", help="finished run folders")] = None,
            out: Annotated[str | None, typer.Option("--out", metavar="REPORT.html", help="the page to write (required)")] = None) -> None:
     """Finished runs side by side as one self-contained page: curves, confusion matrices, forgetting, bytes."""

@@ -6,7 +6,7 @@ under the same name. Loads neither torch nor data, so that `--help` and bad inpu
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -136,17 +136,22 @@ class RunConfig(BaseModel):
         ------
         BadInput : one line naming the option, the value and what is allowed.
         """
-        unknown = [name for name in values if name not in cls.model_fields]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else "known: " + " ".join(cls.model_fields)
-            raise BadInput(f"{unknown[0]}: no such setting; {hint}")
+        cls.check_names(values)
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
             raise _not_allowed(name, _shown(values.get(name, first["input"])), allowed(name)) from None
+
+    @classmethod
+    def check_names(cls, values: Iterable[Any]) -> None:
+        """Raise BadInput for a name that is no setting."""
+        unknown = [str(name) for name in values if name not in cls.model_fields]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else "known: " + " ".join(cls.model_fields)
+            raise BadInput(f"{unknown[0]}: no such setting; {hint}")
 
     def learning_rate(self, epoch: int) -> float:
         """The rate of `epoch` (from 0) in a training phase."""

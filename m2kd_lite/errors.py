@@ -36,9 +36,19 @@ class Diverged(M2KDError):
     """The loss is no longer a finite number."""
 
 
+class NotebookFailed(M2KDError):
+    """A cell of an executed notebook raised an exception: `name` is its type, `traceback` what the notebook shows."""
+
+    def __init__(self, message: str, name: str, traceback: str):
+        super().__init__(message)
+        self.name, self.traceback = name, traceback
+
+
 class Interrupted(M2KDError):
     """The run was asked to stop, and did so after writing a checkpoint."""
 
-    def __init__(self, message: str, exit_status: int = 130):
+    exit_status = 130
+
+    def __init__(self, message: str, exit_status: int = exit_status):
         super().__init__(message)
         self.exit_status = exit_status

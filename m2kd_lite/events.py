@@ -6,6 +6,7 @@ Terminals, notebooks, logs and tests all consume it (`progress.py` turns it into
 - ``notice``    text: one line worth reading
 - ``epoch``     step, steps, phase, epoch, epochs, lr, loss, seconds, images_per_second
 - ``step``      step, steps, top1, top5, accuracy_by_step, seconds
+- ``cell``      state ("finished", "found", "failed", "lost"), label, folder, seconds, done, total, seconds_left: of a sweep
 - ``run``       state ("started", "resumed", "finished", "already finished"), folder
 """
 from collections.abc import Callable

@@ -7,16 +7,18 @@ import inspect
 import json
 import logging
 import os
+import tempfile
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from m2kd_lite.config import RunConfig
-from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite.errors import BadInput, NotebookFailed
 from m2kd_lite.events import OnEvent, ignore
 
 FULL_RUN = Path("notebooks") / "06_full_run.ipynb"
+START_SECONDS = 120         # for a kernel to answer, on a machine with much to do
 EXTRA = ("out",)            # a parameter of the notebook that is no setting of the run
 
 
@@ -27,6 +29,19 @@ def project_root() -> Path:
         if (folder / FULL_RUN).is_file():
             return folder
     return here
+
+
+def full_run() -> Path:
+    """The full-run notebook.
+
+    Raises
+    ------
+    BadInput : it is not there.
+    """
+    path = project_root() / FULL_RUN
+    if not path.is_file():
+        raise BadInput(f"{path}: not there; run this from a clone of the project")
+    return path
 
 
 def run_config(namespace: Mapping[str, Any], before: set[str]) -> RunConfig:
@@ -123,14 +138,13 @@ def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = igno
     Raises
     ------
     BadInput : the notebook is not there.
-    M2KDError : a cell failed; the notebook with its traceback is kept beside `target`.
+    NotebookFailed : a cell failed; the notebook with its traceback is kept beside `target`.
+    Exception : whatever papermill raises where a kernel does not start, or dies.
     """
     import papermill
-    source = project_root() / FULL_RUN
-    if not source.is_file():
-        raise BadInput(f"{source}: not there; run this from a clone of the project")
+    source = full_run()
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".running.ipynb")
+    unfinished, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
     parameters = config.model_dump(mode="json") | {"out": str(out)}
     lines = _Lines(on_event)
     log = logging.getLogger("papermill")
@@ -139,16 +153,31 @@ def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = igno
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
-        papermill.execute_notebook(source, unfinished, parameters, kernel_name="python3", log_output=True,
-                                   progress_bar=False, cwd=source.parent)
+        with tempfile.TemporaryDirectory(prefix="m2kd-lite-") as sockets:
+            # The kernel's folder is said through nbclient: papermill's own way moves this whole process, all threads of it.
+            papermill.execute_notebook(source, unfinished, parameters, kernel_name="python3", log_output=True,
+                                       progress_bar=False, start_timeout=START_SECONDS, config=_private_line(sockets),
+                                       resources={"metadata": {"path": str(source.parent)}})
+        os.replace(unfinished, target)
+        failed.unlink(missing_ok=True)          # of an earlier try
     except papermill.PapermillExecutionError as error:
-        failed = target.with_suffix(".failed.ipynb")
         os.replace(unfinished, failed)
-        raise M2KDError(f"{failed}: {error.ename}: {error.evalue}") from None
+        raise NotebookFailed(f"{failed}: {error.ename}: {error.evalue}", error.ename, str(error).strip()) from None
     finally:
+        unfinished.unlink(missing_ok=True)
         log.removeHandler(lines)
         log.level, log.propagate = kept
-    os.replace(unfinished, target)
+
+
+def _private_line(folder: str):
+    """Settings for a kernel that is reached through sockets in `folder`, where there are such.
+
+    Over TCP, kernels that start at once race for ports, and other users of the machine can reach them.
+    """
+    from traitlets.config import Config
+    if os.name != "posix":
+        return Config()
+    return Config(KernelManager={"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")})
 
 
 class _Lines(logging.Handler):

@@ -19,6 +19,9 @@ def describe(event: dict) -> str | None:
         return event["text"]
     if kind == "run":
         return f"run {event['state']}: {event['folder']}"
+    if kind == "cell":
+        left = f"; about {in_words(event['seconds_left'])} left" if event["done"] < event["total"] else ""
+        return f"[{event['done']}/{event['total']}] {event['state']} in {in_words(event['seconds'])}: {event['label']}{left}"
     if kind == "epoch":
         return (f"step {event['step']}/{event['steps']} {event['phase']} {event['epoch']}/{event['epochs']}: loss "
                 f"{event['loss']:.4f}, lr {event['lr']:g}, {event['images_per_second']:.0f} images/s")
@@ -27,6 +30,14 @@ def describe(event: dict) -> str | None:
         return (f"step {event['step']}/{event['steps']} done in {event['seconds']:.0f} s: top-1 {event['top1']:.1f} %, top-5 "
                 f"{event['top5']:.1f} %; by step: {by_step}")
     return None
+
+
+def in_words(seconds: float) -> str:
+    """A time as a person says it: "40 s", "12 min", "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def plain_lines(write=print) -> OnEvent:

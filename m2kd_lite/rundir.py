@@ -2,6 +2,8 @@
 
     config.json  metrics.json  events.jsonl  snapshots.safetensors  live.safetensors  checkpoint/ (while unfinished)
 
+A file named `stop`, put there by anybody, asks the run to write a checkpoint and end.
+
 The checkpoint is kept in two generations, each whole by itself: state-a and state-b, written by turns, and beside each
 the models of finished steps, which are written once a step. A damaged file is named, and the run goes on from the other
 ones. Used by `train.py` alone; readers of finished runs use `read_run`.
@@ -12,6 +14,7 @@ import contextlib
 import json
 import os
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,8 @@ from m2kd_lite.events import OnEvent
 from m2kd_lite.snapshots import Snapshots
 
 
+STOP = "stop"
+STOP_SECONDS = 1.0          # between looks for it
 _FILES = ("config.json", "metrics.json", "snapshots.safetensors", "live.safetensors")
 _CHECKPOINT_FILES = tuple(f"{what}-{generation}.safetensors" for generation in "ab" for what in ("state", "models"))
 
@@ -48,7 +53,7 @@ def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
 
 def _is_blank(path: Path) -> bool:
     """Whether a folder is empty, or holds only what a run leaves that was stopped before it could write config.json."""
-    return path.is_dir() and all(storage.is_leftover(item, ["config.json"]) or item.name == ".lock" and
+    return path.is_dir() and all(storage.is_leftover(item, ["config.json"]) or item.name in (".lock", STOP) and
                                  item.is_file() and not item.stat().st_size for item in path.iterdir())
 
 
@@ -74,6 +79,7 @@ class RunFolder:
             self._lock.release()
             raise
         self._models_in: dict[str, int] = {}        # generation: how many models its file is known to hold
+        self._looked = 0.0
 
     def _acquire(self) -> None:
         try:
@@ -110,6 +116,18 @@ class RunFolder:
 
     def __exit__(self, *exc) -> None:
         self._lock.release()
+
+    def stop_asked(self) -> bool:
+        """Whether there is a file named `stop`; it is removed, for the request is met. Looked for once a second."""
+        now = time.monotonic()
+        if now - self._looked < STOP_SECONDS:
+            return False
+        self._looked = now
+        asked = (self.path / STOP).exists()
+        if asked:
+            with contextlib.suppress(OSError):
+                (self.path / STOP).unlink()
+        return asked
 
     def log(self, event: dict) -> None:
         """Append one line to events.jsonl. Epochs that a resumed run repeats appear twice; the later line counts."""

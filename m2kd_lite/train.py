@@ -46,7 +46,7 @@ def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | 
     on_step : called when a step has ended, with its number and the live network in eval mode, to look at, not to
         change. A resumed run does not call it for the steps it finds done.
     should_stop : asked after every batch; a number makes the run write a checkpoint and raise `Interrupted` with that
-        exit status.
+        exit status. A file named `stop` in the run folder does the same.
 
     Returns
     -------
@@ -285,6 +285,8 @@ class _Run:
     def _maybe_checkpoint(self, epoch_begun: float | None = None) -> None:
         """Every 30 seconds, and when asked to stop. Mid-epoch, the seconds since `epoch_begun` are counted first."""
         status = self.should_stop()
+        if status is None and self.folder.stop_asked():
+            status = Interrupted.exit_status
         if status is None and time.monotonic() - self._saved < CHECKPOINT_SECONDS:
             return
         spent = time.monotonic() - epoch_begun if epoch_begun is not None else 0.0

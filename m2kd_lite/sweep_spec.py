@@ -1,0 +1,252 @@
+"""What a sweep is: a YAML file becomes cells, one run each, all of them checked before anything starts.
+
+`base` holds settings of every cell, `grid` lists values of which every combination is a cell (or is a list of such grids),
+`exclude` leaves out what matches, `include` adds cells. A cell is known by a hash of its settings, its images and the code,
+and lies in a folder of that name: so what was finished is found again, and what changed is another cell. Called by `cli.py`.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from m2kd_lite import data, masks
+from m2kd_lite.config import RunConfig, allowed
+from m2kd_lite.data.images import ImageSet
+from m2kd_lite.data.stream import ClassStream
+from m2kd_lite.errors import BadInput, LayerExhausted
+from m2kd_lite.events import OnEvent, ignore
+from m2kd_lite.methods import METHODS
+from m2kd_lite.nets import convolution_sizes
+from m2kd_lite.sweep_cell import code_sha256
+
+SECTIONS = ("base", "grid", "exclude", "include")
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    key : 16 hexadecimal digits, the name of its folder.
+    label : what tells it from the others, in words.
+    config : its settings; `data_root` is absolute.
+    steps : incremental steps.
+    image_shape : (C, H, W).
+    passes : how many training images' time it takes: those trained on, and a third for those that are only looked at.
+    """
+
+    key: str
+    label: str
+    config: RunConfig
+    steps: int
+    image_shape: tuple[int, int, int]
+    passes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole sweep: its cells in the order of the file, how many more would have been the same, and the code's hash."""
+
+    cells: tuple[Cell, ...]
+    same: int
+    code: str
+
+
+def plan(path: Path, on_event: OnEvent = ignore) -> Plan:
+    """Read and check a specification. Reads the data sets it names, so that no worker has to decode them.
+
+    Raises
+    ------
+    BadInput : not such a file; a key or a value that is not allowed; or cells that cannot be run, one line each.
+    """
+    spec = _read(Path(path))
+    asked = [*_grid_cells(spec, on_event), *_included_cells(spec)]
+    impossible, configs = [], {}
+    for settings in asked:
+        try:
+            configs.setdefault(_without_what_makes_no_difference(_absolute(RunConfig.make(settings))))
+        except BadInput as error:
+            impossible.append(f"{_label(settings, settings)}: {error}")
+    if not asked:
+        raise BadInput(f"{path}: no cell is left; give grid or include")
+    code, named = code_sha256(), _named(spec)
+    cells = {}
+    for (dataset, data_root), group in _by_data(configs).items():
+        images = data.load(dataset, data_root, on_event)
+        for config in group:
+            label = _label(config.model_dump(mode="json"), named)
+            try:
+                cells[config] = _cell(config, label, images, code)
+            except (BadInput, LayerExhausted) as error:
+                impossible.append(f"{label}: {error}")
+    if impossible:
+        raise BadInput("\n  ".join([f"{path}: {len(impossible)} of {len(asked)} cells cannot be run, and nothing was started; "
+                                    "exclude can leave them out:", *impossible]))
+    return Plan(tuple(cells[config] for config in configs), len(asked) - len(configs), code)
+
+
+# ---- the file -------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; and of a key written twice, which YAML's own loader silently takes the last of, an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.YAMLError(f"{twice[0]} is written twice in one place, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The sections of a file, each of the form that the rest relies on; no value is checked yet."""
+    try:
+        spec = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(spec, dict) or not spec.keys() <= set(SECTIONS):
+        odd = sorted(set(map(str, spec)) - set(SECTIONS))[0] if isinstance(spec, dict) else "this"
+        raise BadInput(f"{path}: {odd}: no such section; give {', '.join(SECTIONS)}")
+    spec = {section: spec.get(section) or ([] if section in ("exclude", "include") else {}) for section in SECTIONS}
+    if isinstance(spec["grid"], dict):
+        spec["grid"] = [spec["grid"]] if spec["grid"] else []
+    for section in ("grid", "exclude", "include"):
+        if not isinstance(spec[section], list):
+            raise BadInput(f"{path}: {section}: not allowed; give a list, each entry settings as key: value")
+    for section, settings in _mappings(spec):
+        if not isinstance(settings, dict) or section != "base" and not settings:
+            raise BadInput(f"{path}: {section}: {settings}: not allowed; give settings as key: value")
+        RunConfig.check_names(settings)
+        for name, values in settings.items() if section == "grid" else ():
+            if not isinstance(values, list) or not values:
+                raise BadInput(f"{path}: grid: {name}: {values}: not allowed; give a list of values, as [1, 2]")
+    return spec
+
+
+def _mappings(spec: Mapping[str, Any]) -> Iterator[tuple[str, Settings]]:
+    yield "base", spec["base"]
+    for section in ("grid", "exclude", "include"):
+        for settings in spec[section]:
+            yield section, settings
+
+
+def _named(spec: Mapping[str, Any]) -> list[str]:
+    """The settings in which the cells of a file may differ by its author's will."""
+    return [name for name in RunConfig.model_fields
+            if any(name in settings for section, settings in _mappings(spec) if section in ("grid", "include"))]
+
+
+# ---- cells ----------------------------------------------------------------------------------------------------------
+
+
+def _grid_cells(spec: Mapping[str, Any], on_event: OnEvent) -> Iterator[Settings]:
+    """Every combination of each grid over `base`, but for what an entry of `exclude` matches."""
+    entries = unused = [_typed(entry) for entry in spec["exclude"]]
+    for grid in spec["grid"]:
+        for values in itertools.product(*grid.values()):
+            settings = spec["base"] | dict(zip(grid, values, strict=True))
+            try:
+                have = RunConfig.make(settings).model_dump()
+            except BadInput:        # no run at all: it is left out by what is written, or an error later
+                have = _typed(settings, strict=False)
+            matching = [entry for entry in entries if entry.items() <= have.items()]
+            unused = [entry for entry in unused if entry not in matching]
+            if not matching:
+                yield settings
+    for entry in unused:
+        on_event({"event": "notice", "text": f"exclude: no cell has {_label(entry, entry)}"})
+
+
+def _included_cells(spec: Mapping[str, Any]) -> Iterator[Settings]:
+    return (spec["base"] | entry for entry in spec["include"])
+
+
+def _typed(settings: Settings, strict: bool = True) -> Settings:
+    """Values as `RunConfig` holds them, so that 5 and "5" are the same; one that cannot be is an error if `strict`."""
+    typed = {}
+    for name, value in settings.items():
+        try:
+            value = value.split(",") if name == "milestones" and isinstance(value, str) else value
+            typed[name] = TypeAdapter(RunConfig.model_fields[name].annotation).validate_python(value)
+        except ValidationError:
+            if strict:
+                raise BadInput(f"exclude: {name}: {value}: not allowed; give {allowed(name)}") from None
+            typed[name] = str(value)
+    return typed
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """A folder of images is meant from where the command is typed; workers are elsewhere."""
+    return config.model_copy(update={"data_root": str(Path(config.data_root).resolve())}) if config.data_root else config
+
+
+def _without_what_makes_no_difference(config: RunConfig) -> RunConfig:
+    """The same run for all values of settings that its method does not look at: those settings at their defaults."""
+    method = METHODS[config.method]
+    idle = (() if method.prunes else ("pruning_ratio", "finetune_epochs")) + (() if method.auxiliary else ("alpha", "lambda_aux"))
+    given = {name: value for name, value in config.model_dump().items() if name not in idle}
+    return RunConfig.make(given) if idle else config
+
+
+def _by_data(configs: Mapping[RunConfig, None]) -> dict[tuple[str, str | None], list[RunConfig]]:
+    groups: dict[tuple[str, str | None], list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault((config.dataset, config.data_root), []).append(config)
+    return groups
+
+
+def _cell(config: RunConfig, label: str, images: ImageSet, code: str) -> Cell:
+    """Raises BadInput or LayerExhausted where this run cannot be."""
+    stream = ClassStream.of(images, config.class_order, config.class_batch, config.seed)
+    method, steps = METHODS[config.method], len(stream)
+    shape = tuple(images.train_images.shape[1:])
+    if method.prunes:
+        masks.check_lasting(_sizes(config.backbone, shape[0]), steps, config.pruning_ratio)
+    classes = len(images.class_names)
+    a_class = min(config.train_per_class or len(images.train_images), len(images.train_images) // classes)
+    a_test = min(config.test_per_class or len(images.test_images), len(images.test_images) // classes)
+    passes = 0.0
+    for step in range(1, steps + 1):
+        columns = stream.columns[:step]
+        trained = a_class * (columns[-1].stop if method.memory == "all images" else len(columns[-1]))
+        epochs = config.epochs + (config.finetune_epochs if method.prunes else 0)
+        looked_at = 2 * trained * len(method.teachers(columns)) + a_test * columns[-1].stop
+        passes += trained * epochs + looked_at / 3          # forward alone is a third of forward and backward
+    return Cell(cell_key(config, images.sha256, code), label, config, steps, shape, passes)
+
+
+_sizes = functools.cache(convolution_sizes)
+
+
+def _label(settings: Mapping[str, Any], names) -> str:
+    return ", ".join(f"{name} {settings[name]}" for name in names if name in settings) or "the one cell"
+
+
+# ---- what a cell is known by ----------------------------------------------------------------------------------------
+
+
+def cell_key(config: RunConfig, data_sha256: str, code: str) -> str:
+    """The hash that names a cell's folder: 16 hexadecimal digits.
+
+    Of the settings, all but `data_root` count: where images lie is no part of an experiment, their content is.
+    `data_sha256` is of the decoded images, as the run records it: reading them once before the workers do leaves them in
+    the cache for all. `device` counts as it was asked for, because other hardware rounds otherwise; with `auto`, cells may
+    be begun here and finished elsewhere. Versions of libraries do not count: metrics.json names them.
+    """
+    settings = config.model_dump(mode="json", exclude={"data_root"})
+    parts = json.dumps([settings, data_sha256, code], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
