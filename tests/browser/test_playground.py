@@ -1,0 +1,127 @@
+"""The playground as a person uses it: as a page of Voilà, and as a notebook in JupyterLab."""
+import re
+from pathlib import Path
+
+import pytest
+from browser.panels import CONTROLS, chosen, move, open_notebook, open_page, reach, sentence, slider
+from playwright.sync_api import expect
+
+
+@pytest.fixture(scope="module")
+def as_page(watched, voila):
+    opened = watched()
+    open_page(opened.page, voila)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def as_notebook(watched, lab):
+    opened = watched()
+    open_notebook(opened.page, lab)
+    return opened
+
+
+@pytest.fixture(params=["as_page", "as_notebook"])
+def playground(request, watched):
+    opened = request.getfixturevalue(request.param)
+    yield opened.page
+    assert not opened.wrong
+
+
+def test_another_class_batch_is_said_and_drawn(playground):
+    stream = reach(playground, "Class batch")
+    handle, picture = slider(stream, "Class batch"), stream.locator("img")
+    move(handle, "Home")
+    expect(sentence(stream)).to_contain_text("make 20 incremental steps")
+    before = picture.get_attribute("alt")
+    move(handle, "ArrowRight")
+    expect(sentence(stream)).to_contain_text("make 10 incremental steps")
+    expect(picture).not_to_have_attribute("alt", before)
+    chosen(stream, "Class order").select_option("natural")
+    expect(sentence(stream)).to_contain_text("in order natural make 10 incremental steps")
+
+
+def test_play_goes_through_all_models_and_each_is_exact(playground):
+    stepper = reach(playground, "Model")
+    move(slider(stepper, "Model"), "Home")
+    expect(sentence(stepper)).to_contain_text(re.compile(r"^Model 1 of 5 .* 0, exactly\.$"))
+    stepper.locator(".widget-play button").first.click()
+    for model in (2, 5):
+        expect(sentence(stepper)).to_contain_text(re.compile(rf"^Model {model} of 5 .* 0, exactly\.$"))
+
+
+def test_models_are_stepped_through_by_keyboard(playground):
+    stepper = reach(playground, "Model")
+    handle = slider(stepper, "Model")
+    for key, model in (("Home", 1), ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2)):
+        move(handle, key)
+        expect(sentence(stepper)).to_contain_text(f"Model {model} of 5")
+        expect(stepper.locator("img")).to_have_attribute("alt", re.compile(rf"Model {model} of 5"))
+
+
+def test_another_layer_and_another_image_are_chosen(playground):
+    stepper = reach(playground, "Model")
+    chosen(stepper, "Layer").select_option("stage3.0.conv2")
+    expect(sentence(stepper)).to_contain_text("% of stage3.0.conv2.")
+    chosen(stepper, "Image").select_option(label="class 1: 2")
+    expect(sentence(stepper)).to_contain_text("It takes the image, of class 1,")
+
+
+def test_a_mirrored_image_has_a_row_of_its_own(playground):
+    viewer = reach(playground, "Mirrored")
+    box = chosen(viewer, "Mirrored")
+    expect(sentence(viewer)).to_contain_text("as it is")
+    before = sentence(viewer).inner_text()
+    box.press("Space")
+    expect(sentence(viewer)).to_contain_text("mirrored")
+    assert sentence(viewer).inner_text().replace("mirrored", "as it is") != before
+    box.press("Space")
+    expect(sentence(viewer)).to_have_text(before)
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+def test_the_page_shows_no_code_and_names_itself(as_page):
+    expect(as_page.page).to_have_title("m2kd-lite playground")
+    assert "import" not in as_page.page.locator("body").inner_text()
+    assert as_page.page.get_by_role("main").get_by_role("heading").count() >= 4
+    assert not as_page.wrong
+
+
+def test_tab_reaches_every_control_in_the_pages_order(as_page):
+    page = as_page.page
+    controls = page.locator(f":is({CONTROLS}):visible")
+    page.evaluate("document.activeElement.blur()")
+    page.locator("h1").click()              # the keyboard begins where the reader is
+    reached = []
+    for _ in range(controls.count()):
+        page.keyboard.press("Tab")
+        reached.append(controls.evaluate_all("(all) => all.indexOf(document.activeElement)"))
+    assert len(reached) > 10 and reached == list(range(len(reached)))
+    assert not as_page.wrong
+
+
+def test_every_control_says_what_it_is(as_page):
+    """Beside it, for those who see it; and to a screen reader."""
+    nameless = as_page.page.locator(f":is({CONTROLS}):visible").evaluate_all("""(all) => all.filter(control => {
+        const label = control.closest(".jupyter-widgets").querySelector(".widget-label, label");
+        const drawn = control.matches(".widget-play button") && control.querySelector("i") && control.title;
+        return !(drawn || control.innerText.trim() && control.matches("button") || label && label.checkVisibility() && label.innerText.trim());
+    }).map(control => control.outerHTML)""")
+    assert not nameless
+
+
+def test_axe_finds_nothing_serious(as_page):
+    as_page.page.add_script_tag(path=Path(__file__).parent / "axe" / "axe.min.js")
+    found = as_page.page.evaluate("axe.run()")
+    assert len(found["passes"]) > 10
+    assert not [(rule["id"], node["target"], node["failureSummary"]) for rule in found["violations"]
+                if rule["impact"] in ("serious", "critical") for node in rule["nodes"]]
+
+
+def test_an_error_and_a_request_elsewhere_are_heard(watched):
+    opened = watched()
+    opened.page.route("**", lambda route: route.abort())
+    opened.page.evaluate("fetch('http://198.51.100.1/').catch(() => console.error('a word of warning'))")
+    assert "a request to another machine: http://198.51.100.1/" in opened.wrong
+    assert "a word of warning" in opened.wrong
