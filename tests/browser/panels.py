@@ -8,13 +8,13 @@ CONTROLS = "select, input, textarea, button, [contenteditable=true], .noUi-handl
 
 
 def panel(page: Page, label: str) -> Locator:
-    """The panel that has a control with this label."""
+    """The panel that has a control with this label, which no panel before it may have."""
     return page.locator(".widget-vbox").filter(has=page.locator("p[role=status]")).filter(has=page.get_by_text(label, exact=True)).first
 
 
 def sentence(panel: Locator) -> Locator:
     """What the panel says about its figure."""
-    return panel.locator("p[role=status]")
+    return panel.locator("p[role=status]").first
 
 
 def slider(panel: Locator, label: str) -> Locator:

@@ -22,14 +22,14 @@ def as_notebook(watched, lab):
 
 
 @pytest.fixture(params=["as_page", "as_notebook"])
-def playground(request, watched):
+def playground(request, watched):           # `watched` is named so that pytest sees that there is a browser behind
     opened = request.getfixturevalue(request.param)
     yield opened.page
     assert not opened.wrong
 
 
 def test_another_class_batch_is_said_and_drawn(playground):
-    stream = reach(playground, "Class batch")
+    stream = reach(playground, "Class order")
     handle, picture = slider(stream, "Class batch"), stream.locator("img")
     move(handle, "Home")
     expect(sentence(stream)).to_contain_text("make 20 incremental steps")
@@ -42,7 +42,7 @@ def test_another_class_batch_is_said_and_drawn(playground):
 
 
 def test_play_goes_through_all_models_and_each_is_exact(playground):
-    stepper = reach(playground, "Model")
+    stepper = reach(playground, "Layer")
     move(slider(stepper, "Model"), "Home")
     expect(sentence(stepper)).to_contain_text(re.compile(r"^Model 1 of 5 .* 0, exactly\.$"))
     stepper.locator(".widget-play button").first.click()
@@ -51,7 +51,7 @@ def test_play_goes_through_all_models_and_each_is_exact(playground):
 
 
 def test_models_are_stepped_through_by_keyboard(playground):
-    stepper = reach(playground, "Model")
+    stepper = reach(playground, "Layer")
     handle = slider(stepper, "Model")
     for key, model in (("Home", 1), ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2)):
         move(handle, key)
@@ -60,7 +60,7 @@ def test_models_are_stepped_through_by_keyboard(playground):
 
 
 def test_another_layer_and_another_image_are_chosen(playground):
-    stepper = reach(playground, "Model")
+    stepper = reach(playground, "Layer")
     chosen(stepper, "Layer").select_option("stage3.0.conv2")
     expect(sentence(stepper)).to_contain_text("% of stage3.0.conv2.")
     chosen(stepper, "Image").select_option(label="class 1: 2")
