@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.table import Row
 
-ALL = ("imports", "data", "roofline", "loop", "teachers", "size", "panels", "gpu")
+ALL = ("imports", "data", "roofline", "loop", "teachers", "size", "panels", "gpu", "sweep")
 
 
 def main() -> int:

@@ -59,15 +59,15 @@ def in_process() -> Iterator[Executor]:
 
 
 @contextlib.contextmanager
-def processes(workers: int, gpus: int = 0) -> Iterator[Executor]:
-    """Processes on this machine that share its cores evenly, and its GPUs by turns."""
+def processes(workers: int, threads: int, gpus: int = 0) -> Iterator[Executor]:
+    """Processes on this machine, of so many threads each, that take its GPUs by turns."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, prepare_worker, (context.Value("i", 0), threads_for(workers), gpus)) as pool:
+    with ProcessPoolExecutor(workers, context, prepare_worker, (context.Value("i", 0), threads, gpus)) as pool:
         yield pool
 
 
 def threads_for(workers: int) -> int:
-    """Threads of each of so many workers: more threads than cores crawl."""
+    """An even share of the cores: more threads than cores crawl."""
     return max(1, joblib.cpu_count() // max(1, workers))
 
 
@@ -118,10 +118,17 @@ def place(plan: Plan, out: Path, workers: int | None = None, scheduler: str | No
         gpus = torch.cuda.device_count() if any(cell.config.device != "cpu" for cell in todo) else 0
         if workers is None:
             workers = max(1, min(gpus or joblib.cpu_count(), len(todo)))
-        estimates = sweep_cost.seconds(plan.cells, threads_for(workers))
-        found = Place(functools.partial(processes, workers, gpus) if workers else in_process, max(1, workers), estimates)
+        threads = threads_for(workers)
+        estimates = _measured_aside(plan, threads, gpus) if gpus else sweep_cost.seconds(plan.cells, threads)
+        found = Place(functools.partial(processes, workers, threads, gpus) if workers else in_process, max(1, workers), estimates)
     on_event({"event": "notice", "text": sweep_cost.announce(plan, todo, estimates, found.workers)})
     return found
+
+
+def _measured_aside(plan: Plan, threads: int, gpus: int) -> dict[str, float]:
+    """The estimates, from a process that lets go of the GPU when it ends: some GPUs serve one process at a time."""
+    with processes(1, threads, gpus) as pool:
+        return pool.submit(sweep_cost.seconds, plan.cells, threads).result()
 
 
 # ---- the sweep ------------------------------------------------------------------------------------------------------

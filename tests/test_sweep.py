@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import joblib
 import nbformat
 import psutil
 import pytest
@@ -103,6 +104,12 @@ def test_cells_that_would_be_the_same_run_once_and_are_counted(tmp_path):
     assert "5 cells (4 more would be the same); to run: 5, about" in sweep_cost.announce(found, found.cells, None, 1)
 
 
+def test_the_example_is_four_runs_of_seconds():
+    found = plan(notebook.project_root() / "experiments" / "example.yaml")
+    assert [cell.label for cell in found.cells] == [f"method {m}, seed {s}" for m in ("lwf-mc", "m2kd") for s in (0, 1)]
+    assert max(cell.passes for cell in found.cells) < 2000
+
+
 def test_an_exclusion_that_matches_nothing_is_said(tmp_path):
     said = []
     plan(spec(tmp_path, BASE + "grid: {seed: [0]}\nexclude: [{seed: 3}]"), said.append)
@@ -185,19 +192,19 @@ def test_time_and_disk_are_estimated_from_a_measurement_and_from_sizes(tmp_path,
 # ---- where it runs --------------------------------------------------------------------------------------------------
 
 
-def test_processes_share_cores_and_gpus(tmp_path):
+def test_workers_have_their_share_of_cores_and_take_gpus_by_turns(tmp_path):
     # Each notes its card, and waits for the other: so these are two workers.
     note = f'echo "$OMP_NUM_THREADS $OMP_WAIT_POLICY" > {tmp_path}/$CUDA_VISIBLE_DEVICES; until [ $(ls {tmp_path} | wc -l) = 2 ]; do sleep 0.1; done'
-    with sweep.processes(2, gpus=2) as pool:
+    with sweep.processes(2, threads=3, gpus=2) as pool:
         for future in [pool.submit(subprocess.run, note, shell=True, check=True, timeout=60) for _ in range(2)]:
             future.result()
-    threads = sweep.threads_for(2)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {card: f"{threads} passive\n" for card in "01"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {card: "3 passive\n" for card in "01"}
+    assert [sweep.threads_for(workers) for workers in (1, joblib.cpu_count(), 1000)] == [joblib.cpu_count(), 1, 1]
 
 
 def test_workers_do_not_outlive_a_sweep_that_is_killed(tmp_path):
     code = ("import subprocess, sys\nfrom m2kd_lite import sweep\n"
-            "if __name__ == '__main__':\n with sweep.processes(1) as pool:\n"
+            "if __name__ == '__main__':\n with sweep.processes(1, 1) as pool:\n"
             "  pool.submit(subprocess.run, ['sleep', '600'])\n  import time; time.sleep(600)")
     (tmp_path / "script.py").write_text(code)
     process = psutil.Popen([sys.executable, str(tmp_path / "script.py")])
