@@ -269,6 +269,7 @@ class Explorer(Panel):
         slider, offered = self.controls["class_batch"], DATASETS[change["new"]][2]
         if tuple(slider.options) != offered:
             slider.options = offered
+            slider.value = offered[-2]          # five steps
 
     @staticmethod
     def _show(widget: ipywidgets.Widget, visible: bool) -> None:

@@ -57,7 +57,8 @@ def project(browser_type_launch_args, environment, tmp_path_factory):
     """A copy of the project with the run that panels read; made only where there is a browser."""
     folder = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copytree(ROOT / "data" / "results", folder / "data" / "results")
+    for tables in ("results", "paper"):
+        shutil.copytree(ROOT / "data" / tables, folder / "data" / tables)
     subprocess.run([sys.executable, "-c", "from m2kd_lite import playground; playground.prepare()"], check=True,
                    cwd=folder / "notebooks", env=environment)
     return folder

@@ -79,6 +79,57 @@ def test_a_mirrored_image_has_a_row_of_its_own(playground):
     expect(sentence(viewer)).to_have_text(before)
 
 
+# ---- the explorer ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def explorer(playground):
+    """On ten digits, LwF-MC alone: nothing takes long."""
+    explorer = reach(playground, "Pruning ratio")
+    chosen(explorer, "Data set").select_option("glyphs")
+    for method in ("FT", "M²KD"):
+        chosen(explorer, method).uncheck()
+    return explorer
+
+
+def test_what_was_measured_is_shown_for_another_class_batch_and_pruning_ratio(playground):
+    explorer = reach(playground, "Pruning ratio")
+    picture = explorer.locator("img").first
+    chosen(explorer, "M²KD").check()
+    expect(sentence(explorer)).to_contain_text("M²KD, ratio 0.8 ends at")
+    expect(explorer.locator("table")).to_contain_text("M²KD, ratio 0.8")
+    before = picture.get_attribute("alt")
+    move(slider(explorer, "Pruning ratio"), "ArrowRight")
+    expect(sentence(explorer)).to_contain_text("M²KD, ratio 0.9 ")
+    move(slider(explorer, "Class batch"), "ArrowRight")
+    expect(explorer.locator("table")).to_contain_text("LwF-MC")
+    expect(picture).not_to_have_attribute("alt", before)
+    move(slider(explorer, "Class batch"), "ArrowLeft")
+    move(slider(explorer, "Pruning ratio"), "ArrowLeft")
+    expect(sentence(explorer)).to_contain_text("M²KD, ratio 0.8 ends at")
+
+
+def test_what_is_not_there_is_trained_cancelled_and_trained_to_its_end(explorer, request):
+    """The notebook and the page share a bank: each trains another run."""
+    seed = "1" if "as_page" in request.node.name else "2"
+    chosen(explorer, "Data set").select_option("digits")
+    chosen(explorer, "Seed").select_option(seed)
+    expect(sentence(explorer)).to_contain_text(f"LwF-MC with seed {seed} is not in the bank")
+    train, cancel = (explorer.get_by_role("button", name=name) for name in ("Train it now", "Cancel"))
+    train.click()
+    expect(explorer.get_by_text(re.compile(r"^step \d/5 train \d+/10: loss"))).to_be_visible()
+    expect(train).to_be_hidden()
+    cancel.click()
+    expect(sentence(explorer)).to_contain_text("The training ended: stopped; it goes on from here when it is started again.")
+    expect(cancel).to_be_hidden()
+    train.click()
+    chosen(explorer, "M²KD").check()            # the panel stays usable
+    expect(sentence(explorer)).to_contain_text("M²KD, ratio 0.8")
+    expect(sentence(explorer)).to_contain_text("LwF-MC ends at", timeout=300_000)
+    expect(explorer).to_contain_text("Profile quick; ")
+    chosen(explorer, "M²KD").uncheck()
+    expect(train).to_be_hidden()
+
+
 # ---- the page -------------------------------------------------------------------------------------------------------
 
 def test_the_page_shows_no_code_and_names_itself(as_page):
@@ -125,3 +176,13 @@ def test_an_error_and_a_request_elsewhere_are_heard(watched):
     opened.page.evaluate("fetch('http://198.51.100.1/').catch(() => console.error('a word of warning'))")
     assert "a request to another machine: http://198.51.100.1/" in opened.wrong
     assert "a word of warning" in opened.wrong
+
+
+def test_a_sliders_handle_says_its_own_name_and_value(as_page):
+    explorer = reach(as_page.page, "Pruning ratio")
+    for label, key, value in (("Class batch", "Home", "5"), ("Class batch", "End", "50"), ("Pruning ratio", "End", "0.9")):
+        handle = slider(explorer, label)
+        move(handle, key)
+        expect(handle).to_have_attribute("aria-label", label)
+        expect(handle).to_have_attribute("aria-valuetext", value)
+    move(slider(explorer, "Pruning ratio"), "ArrowLeft")
