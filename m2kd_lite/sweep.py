@@ -162,7 +162,8 @@ def run(plan: Plan, out: Path, place: Place, on_event: OnEvent = ignore,
 def _claimed(out: Path, plan: Plan) -> Iterator[None]:
     """Hold the folder, write down what its cells are, and forget that an earlier call was asked to stop."""
     try:
-        if out.exists() and any(out.iterdir()) and not (out / "sweep.json").is_file():
+        if out.exists() and not (out / "sweep.json").is_file() and any(
+                item.name != ".lock" and not storage.is_leftover(item, ["sweep.json"]) for item in out.iterdir()):
             raise BadInput(f"--out {out}: holds something that is no sweep; give a new folder")
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock")

@@ -71,17 +71,16 @@ def plan(path: Path, on_event: OnEvent = ignore) -> Plan:
     BadInput : not such a file; a key or a value that is not allowed; or cells that cannot be run, one line each.
     """
     spec = _read(Path(path))
-    asked = [*_grid_cells(spec, on_event), *_included_cells(spec)]
+    asked, named = [*_grid_cells(spec, on_event), *_included_cells(spec)], _named(spec)
     impossible, configs = [], {}
     for settings in asked:
         try:
             configs.setdefault(_without_what_makes_no_difference(_absolute(RunConfig.make(settings))))
         except BadInput as error:
-            impossible.append(f"{_label(settings, settings)}: {error}")
+            impossible.append(f"{_label(settings, named)}: {error}")
     if not asked:
         raise BadInput(f"{path}: no cell is left; give grid or include")
-    code, named = code_sha256(), _named(spec)
-    cells = {}
+    code, cells = code_sha256(), {}
     for (dataset, data_root), group in _by_data(configs).items():
         images = data.load(dataset, data_root, on_event)
         for config in group:

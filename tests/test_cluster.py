@@ -1,5 +1,6 @@
 """A sweep on a real dask.distributed cluster of processes on this machine: a worker and the scheduler are killed."""
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -7,9 +8,10 @@ import threading
 
 import psutil
 import pytest
+import yaml
 from test_sweep import LONG, epochs_of, kernel_of, spec, undisturbed, until
 
-from m2kd_lite import sweep
+from m2kd_lite import notebook, sweep
 from m2kd_lite.errors import BadInput
 from m2kd_lite.sweep_cell import NOTEBOOK, RUN
 from m2kd_lite.sweep_spec import plan
@@ -77,6 +79,14 @@ def test_a_worker_and_the_scheduler_are_killed_and_the_sweep_ends_with_the_same_
     assert [len(epochs_of(runs[1], step)) for step in (1, 2)] == [20, 20] and len(epochs_of(runs[0], step=1)) == 21
     for cell, run in zip(wanted.cells, runs, strict=True):
         assert (run / "snapshots.safetensors").read_bytes() == undisturbed(cell, tmp_path)
+
+
+def test_the_examples_of_the_page_can_be_read_by_what_they_are_for():
+    text = (notebook.project_root() / "docs" / "clusters.md").read_text()
+    script, resource = re.search(r"```python\n(.*?)```", text, re.S)[1], re.search(r"```yaml\n(.*?)```", text, re.S)[1]
+    assert compile(script, "cluster.py", "exec") and "SLURMCluster" in script
+    worker = yaml.safe_load(resource)["spec"]["worker"]["spec"]["containers"][0]
+    assert {"--nthreads", "--memory-limit", "--resources", "GPU=1"} <= set(worker["args"])
 
 
 def test_no_scheduler_at_the_address_is_bad_input(tmp_path, monkeypatch):
