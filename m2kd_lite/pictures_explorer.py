@@ -57,6 +57,9 @@ def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], 
     axis.set_title(title, loc="left", fontsize=11)
     if curves:
         axis.legend(frameon=False, fontsize=9, ncols=2)
+    else:
+        axis.set_xticks([])
+        axis.text(0.5, 0.5, "nothing measured yet", transform=axis.transAxes, ha="center", color="0.35")
     if confusions:
         below = figure.add_axes(_place(0.4, CURVES, WIDTH - 0.5, height - CURVES, height))
         for column, (name, counts) in enumerate(confusions.items()):

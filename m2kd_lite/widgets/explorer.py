@@ -200,7 +200,7 @@ class Explorer(Panel):
     def __init__(self, results: Results, methods: Sequence[str], profile: str):
         self.results, self.profile, self.run = results, profile, None
         first = next(iter(DATASETS.values()))
-        self.ticks = {name: ipywidgets.Checkbox(name in methods, description=row.title, indent=False, layout={"width": "auto"})
+        self.ticks = {name: ipywidgets.Checkbox(name in methods, description=row.title, indent=False, layout={"width": "auto", "margin": "2px 1em"})
                       for name, row in METHODS.items()}
         controls = {
             "dataset": ipywidgets.Dropdown(options=list(DATASETS), description="Data set"),
@@ -219,7 +219,8 @@ class Explorer(Panel):
         super().__init__(controls, lambda **state: render(results, self.choice(**state)),
                          lambda **state: describe(results, self.choice(**state)),
                          table=lambda **state: table(results, self.choice(**state)),
-                         below=[ipywidgets.HBox([self.train, self.cancel]), self.training])
+                         below=[ipywidgets.HBox([self.train, self.cancel]), self.training],
+                         rows=[[name for name in controls if name not in self.ticks], [*self.ticks]])
 
     def choice(self, dataset: str, seed: int | None, class_batch: int, pruning_ratio: float, **ticked: bool) -> Choice:
         """What the controls say."""

@@ -16,7 +16,7 @@ from m2kd_lite.errors import M2KDError
 from m2kd_lite.plots import html_image
 
 WIDTH = "60em"          # of a panel
-LINE = "46em"           # of its text: a line that can be read
+LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
 
 
 class Panel(ipywidgets.VBox):
@@ -30,23 +30,26 @@ class Panel(ipywidgets.VBox):
     above : widgets that come first and move controls, as a player does.
     table : the same, to numbers as an HTML table below the figure.
     below : widgets that come last.
+    rows : names of the controls in each row; all in one row if it is left out. A row breaks where the page is narrow.
     """
 
     def __init__(self, controls: Mapping[str, ipywidgets.ValueWidget], render: Callable[..., Figure],
                  describe: Callable[..., str], above: Sequence[ipywidgets.Widget] = (),
-                 table: Callable[..., str] | None = None, below: Sequence[ipywidgets.Widget] = ()):
+                 table: Callable[..., str] | None = None, below: Sequence[ipywidgets.Widget] = (),
+                 rows: Sequence[Sequence[str]] | None = None):
         self.controls, self._render, self._describe, self._table = dict(controls), render, describe, table
         for control in self.controls.values():
             if not control.description:
                 raise ValueError("a control needs a description that can be seen")
-            control.style = {"description_width": "9em"}
+            control.style = {"description_width": LABEL}
+            control.layout.width = control.layout.width or CONTROL
             control.observe(self._changed, "value")
         self.text = ipywidgets.HTML()
         self.figure = ipywidgets.HTML()
         self.table = ipywidgets.HTML()
-        # As many controls side by side as there is room for.
-        flowing = ipywidgets.Box(list(self.controls.values()), layout={"flex_flow": "row wrap"})
-        super().__init__([*above, flowing, self.text, self.figure, self.table, *below], layout={"max_width": WIDTH})
+        flowing = [ipywidgets.Box([self.controls[name] for name in row], layout={"flex_flow": "row wrap"})
+                   for row in rows or [list(self.controls)]]
+        super().__init__([*above, *flowing, self.text, self.figure, self.table, *below], layout={"max_width": WIDTH})
         self.redraw()
 
     def state(self) -> dict[str, Any]:
@@ -76,4 +79,4 @@ class Panel(ipywidgets.VBox):
 
 def status(sentence: str) -> str:
     """A sentence as a live region: a screen reader reads it out when it changes."""
-    return f'<p role="status" aria-live="polite" style="line-height: 1.4; max-width: {LINE}">{escape(sentence)}</p>'
+    return f'<p role="status" aria-live="polite" style="line-height: 1.4">{escape(sentence)}</p>'

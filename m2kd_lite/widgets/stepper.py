@@ -20,7 +20,7 @@ from m2kd_lite.masks import active
 from m2kd_lite.methods import METHODS
 from m2kd_lite.pictures_rebuilding import rebuilt_model
 from m2kd_lite.rundir import read_run
-from m2kd_lite.widgets.panel import Panel
+from m2kd_lite.widgets.panel import LABEL, Panel
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def reconstruction_stepper(path: Path) -> Panel:
     if models.stream is not None:
         options = [(f"class {_label(models, i)}: {models.stream.class_names[_label(models, i)]}", i) for i in range(len(models.rows))]
         controls["image"] = ipywidgets.Dropdown(options=options, description="Image")
-    play = ipywidgets.Play(value=1, min=1, max=len(models.past), interval=1500, description="Play")
+    play = ipywidgets.Play(value=1, min=1, max=len(models.past), interval=1500, description="Play", layout={"margin": f"2px 2px 2px {LABEL}"})
     ipywidgets.jslink((play, "value"), (controls["model"], "value"))
     return Panel(controls, partial(render, models), partial(describe, models), above=[play])
 

@@ -75,7 +75,7 @@ class TrainingView(ipywidgets.VBox):
         self.history: list[dict] = []
         self._clock, self._due, self._stale = clock, -math.inf, False
         self.bar = ipywidgets.IntProgress(0, 0, 1, description="Begins", style={"description_width": "18em"},
-                                          layout={"width": "100%"})
+                                          layout={"width": "auto"})
         self.latest = ipywidgets.HTML()         # changes often: outside the live region
         self.text = ipywidgets.HTML(status(describe(self.history)))
         self.figure = ipywidgets.HTML()
