@@ -14,13 +14,17 @@ import numpy as np
 from filelock import FileLock
 
 from m2kd_lite import storage
+from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
+from m2kd_lite.methods import METHODS, unused_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTINGS = ("method", "dataset", "class_batch", "backbone", "epochs", "pruning_ratio", "alpha", "lambda_aux", "seed",
-            "profile", "precision")
+# All settings but where a run was made and from which folder. The first ones stand in every bank; one that was filled before the
+# others were recorded lacks those, and has what the profile says.
+ALWAYS = ("method", "dataset", "class_batch", "backbone", "epochs", "pruning_ratio", "alpha", "lambda_aux", "seed", "profile", "precision")
+SETTINGS = (*ALWAYS, *(name for name in RunConfig.model_fields if name not in (*ALWAYS, "device", "data_root")))
 MEASURED = ("step", "classes_seen", "top1", "top5", "accuracy_by_step", "average_incremental_accuracy", "forgetting",
             "bytes_total")
 CONFUSION = "confusion"         # of the last step; banks that were filled before it was recorded lack the column
@@ -28,9 +32,11 @@ PROVENANCE = ("device", "threads", "revision", "data_sha256")
 COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE, CONFUSION)
 
 
-def key(row: Mapping[str, Any]) -> tuple:
-    """What a run is known by, from one of its rows. Only m2kd prunes: the ratio tells no other runs apart."""
-    return (row["variant"], *(row[name] for name in SETTINGS if name != "pruning_ratio" or row["method"] == "m2kd"))
+def key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run is known by, from one of its rows: the settings that its method looks at, and the images of a folder."""
+    unused = unused_settings(METHODS[row["method"]])
+    images = row["data_sha256"] if row["dataset"] == "imagefolder" else ""
+    return (row["variant"], images, *(str(_plain(row[name])) for name in SETTINGS if name not in unused))
 
 
 def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
@@ -64,7 +70,8 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
 def save(table: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write rows as CSV, whole or not at all; `accuracy_by_step` as numbers with blanks between."""
     import pandas as pd
-    written = [row | {"accuracy_by_step": " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy_by_step"])} for row in table]
+    written = [row | {name: _plain(row[name]) for name in SETTINGS}
+               | {"accuracy_by_step": " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy_by_step"])} for row in table]
     storage.write_bytes(Path(path), pd.DataFrame(written, columns=list(COLUMNS)).to_csv(index=False).encode())
 
 
@@ -82,11 +89,11 @@ def load(path: Path) -> pd.DataFrame:
         raise BadInput(f"{path}: there is no such results bank") from None
     if CONFUSION not in table:
         table[CONFUSION] = ""
-    missing = [name for name in COLUMNS if name not in table]
+    missing = [name for name in COLUMNS if name not in table and name not in SETTINGS[len(ALWAYS):]]
     if missing:
         raise BadInput(f"{path}: not a results bank; it has no column {missing[0]}")
     table["accuracy_by_step"] = [[float(part) for part in str(text).split()] for text in table["accuracy_by_step"]]
-    return table
+    return _with_all_settings(table)
 
 
 def load_all(*paths: Path) -> pd.DataFrame:
@@ -120,19 +127,24 @@ def load_paper(path: Path) -> pd.DataFrame:
         raise BadInput(f"{path}: the paper's numbers are not there; run this from a clone of the project") from None
 
 
-def add(new: Sequence[Mapping[str, Any]], path: Path) -> None:
+def add(new: Sequence[Mapping[str, Any]], path: Path, mix_profiles: bool = False) -> None:
     """Put the rows of runs into a bank, made if it is not there; rows of the same runs are replaced.
 
     Raises
     ------
-    BadInput : the file is no bank.
+    BadInput : the file is no bank; or it would hold runs of more than one profile, and nobody said that it may.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):       # two notebooks may finish a run at once
         old = load(path).to_dict("records") if path.exists() else []
         replaced = {key(row) for row in new}
-        save([*(row for row in old if key(row) not in replaced), *new], path)
+        rows = [*(row for row in old if key(row) not in replaced), *new]
+        profiles = sorted({row["profile"] for row in rows})
+        if len(profiles) > 1 and not mix_profiles:
+            raise BadInput(f"{path}: would hold runs of profiles {' and '.join(profiles)}, which do not compare; "
+                           "use another folder for each, or --mix-profiles")
+        save(rows, path)
 
 
 def confusion_matrix(text: str) -> np.ndarray:
@@ -149,6 +161,24 @@ def confusion_matrix(text: str) -> np.ndarray:
             predicted, count = entry.split(":")
             counts[true, int(predicted)] = int(count)
     return counts
+
+
+def _with_all_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Settings that a bank does not name, as the profile has them."""
+    lacking = [name for name in SETTINGS if name not in table]
+    if lacking:
+        runs = list(table[list(ALWAYS)].astype(str).itertuples(index=False, name=None))
+        made = {run: RunConfig.make(dict(zip(ALWAYS, run, strict=True))) for run in set(runs)}
+        for name in lacking:
+            table[name] = [_plain(getattr(made[run], name)) for run in runs]
+    return table
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a cell of a table."""
+    if value is None:
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _sparse(counts: Sequence[Sequence[int]]) -> str:

@@ -105,13 +105,17 @@ def sweep(spec: Annotated[str | None, typer.Argument(metavar="SPEC.yaml", help="
 
 @app.command()
 def report(folders: Annotated[list[str] | None, typer.Argument(metavar="DIR...", help="finished run folders")] = None,
-           out: Annotated[str | None, typer.Option("--out", metavar="REPORT.html", help="the page to write (required)")] = None) -> None:
-    """Finished runs side by side as one self-contained page: curves, confusion matrices, forgetting, bytes."""
+           out: Annotated[str | None, typer.Option("--out", metavar="REPORT.html", help="the page to write (required)")] = None,
+           mix_profiles: Annotated[bool, typer.Option("--mix-profiles", help="allow runs of several profiles in one table")] = False) -> None:
+    """Finished runs side by side as one self-contained page: curves, confusion matrices, forgetting, bytes.
+
+    The runs also go into results.csv beside the page: one row a run and step, with device and revision; rows of the same run are replaced.
+    """
     if not folders:
         raise BadInput("DIR: missing; give one or more finished run folders")
     from m2kd_lite.report import write_report
     out = _required("--out", out)
-    write_report([Path(folder) for folder in folders], Path(out))
+    write_report([Path(folder) for folder in folders], Path(out), mix_profiles)
     print(out)
 
 

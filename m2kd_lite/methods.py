@@ -49,3 +49,9 @@ METHODS = {
     "m2kd": Method("M²KD", targets.own_step, auxiliary=True, prunes=True, memory="one weight set and a mask"),
     "joint": Method("Upper bound", targets.no_teachers, memory="all images"),
 }
+
+
+def unused_settings(method: Method) -> tuple[str, ...]:
+    """Settings at which a row does not look: runs of it that differ in nothing else are the same run."""
+    return ((() if method.prunes else ("pruning_ratio", "finetune_epochs"))
+            + (() if method.auxiliary else ("alpha", "lambda_aux")))

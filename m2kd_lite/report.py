@@ -1,4 +1,7 @@
-"""Finished runs side by side, as one self-contained HTML page: curves, confusion matrices, forgetting, bytes."""
+"""Finished runs side by side, as one self-contained HTML page: curves, confusion matrices, forgetting, bytes.
+
+Beside the page lies results.csv, the same runs as a results bank (`bank.py`), which grows with each report in the folder.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,12 +9,13 @@ from pathlib import Path
 
 import jinja2
 
-from m2kd_lite import plots, storage
+from m2kd_lite import bank, plots, storage
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
 from m2kd_lite.methods import METHODS
 from m2kd_lite.rundir import FinishedRun, read_run
 
+BANK = "results.csv"
 _NAMING = ("dataset", "class_batch", "profile", "seed", "pruning_ratio")    # told apart by these first
 _NOT_NAMING = ("method", "data_root", "device")
 
@@ -20,8 +24,8 @@ PAPER_TABLE_2 = {"the paper's M²KD, ResNet-32, CIFAR-100": 0.84e6, "the paper's
                  "the paper's iCaRL, CIFAR-100": 9.4e6, "the paper's iCaRL, ImageNet subset": 68.0e6}
 
 
-def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Read finished runs and write the page.
+def write_report(folders: Sequence[Path], out: Path, mix_profiles: bool = False) -> None:
+    """Read finished runs, write the page, and add the runs to results.csv beside it.
 
     Parameters
     ----------
@@ -30,7 +34,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
     Raises
     ------
-    BadInput : a folder is no finished run, or is named twice; or `out` is no .html file.
+    BadInput : a folder is no finished run, or is named twice; or `out` is no .html file; or the bank would hold runs of
+        more than one profile without `mix_profiles`.
     CannotWrite : `out` cannot be written.
     """
     paths = [Path(folder).resolve() for folder in folders]
@@ -39,7 +44,10 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         raise BadInput(f"{twice[0]}: named twice")
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"--out {out}: not allowed; give a file that ends in .html")
-    storage.write_bytes(Path(out), render([read_run(path) for path in paths]).encode())
+    runs = [read_run(path) for path in paths]
+    page = render(runs).encode()
+    bank.add([row for run in runs for row in bank.rows(run.metrics)], Path(out).with_name(BANK), mix_profiles)
+    storage.write_bytes(Path(out), page)
 
 
 def render(runs: Sequence[FinishedRun]) -> str:

@@ -24,7 +24,7 @@ from m2kd_lite.data.images import ImageSet
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput, LayerExhausted
 from m2kd_lite.events import OnEvent, ignore
-from m2kd_lite.methods import METHODS
+from m2kd_lite.methods import METHODS, unused_settings
 from m2kd_lite.nets import convolution_sizes
 from m2kd_lite.sweep_cell import code_sha256
 
@@ -195,8 +195,7 @@ def _absolute(config: RunConfig) -> RunConfig:
 
 def _without_what_makes_no_difference(config: RunConfig) -> RunConfig:
     """The same run for all values of settings that its method does not look at: those settings at their defaults."""
-    method = METHODS[config.method]
-    idle = (() if method.prunes else ("pruning_ratio", "finetune_epochs")) + (() if method.auxiliary else ("alpha", "lambda_aux"))
+    idle = unused_settings(METHODS[config.method])
     given = {name: value for name, value in config.model_dump().items() if name not in idle}
     return RunConfig.make(given) if idle else config
 

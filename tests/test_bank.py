@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from m2kd_lite import bank
+from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
 
 TABLES = sorted((Path(__file__).parents[1] / "data" / "results").glob("*.csv"))
@@ -47,10 +48,40 @@ def test_a_run_is_added_once(finished, tmp_path):
     assert len(bank.load(path)) == 6
 
 
-def test_only_of_a_method_that_prunes_the_ratio_makes_another_run():
-    row = dict.fromkeys(("variant", *bank.SETTINGS), 0) | {"pruning_ratio": 0.8}
-    assert bank.key(row | {"method": "lwf-mc"}) == bank.key(row | {"method": "lwf-mc", "pruning_ratio": 0.6})
-    assert bank.key(row | {"method": "m2kd"}) != bank.key(row | {"method": "m2kd", "pruning_ratio": 0.6})
+def test_a_run_is_known_by_what_its_method_looks_at():
+    row = dict.fromkeys(("variant", *bank.SETTINGS), 0) | {"dataset": "glyphs"}
+    for method, setting, another in (("lwf-mc", "pruning_ratio", False), ("m2kd", "pruning_ratio", True), ("lwf-mc", "alpha", False),
+                                     ("m2kd-no-pruning", "alpha", True), ("lwf-mc", "lr", True), ("lwf-mc", "train_per_class", True)):
+        assert (bank.key(row | {"method": method}) != bank.key(row | {"method": method, setting: 1})) is another
+    folder = row | {"method": "lwf-mc", "dataset": "imagefolder"}
+    assert bank.key(folder | {"data_sha256": "a"}) != bank.key(folder | {"data_sha256": "b"})
+
+
+def test_a_configuration_and_its_row_in_a_file_are_the_same_run(finished, tmp_path):
+    _, metrics = finished("m2kd")
+    bank.save(bank.rows(metrics), tmp_path / "bank.csv")
+    config = RunConfig.make({name: value for name, value in metrics["config"].items()} | {"precision": metrics["environment"]["precision"]})
+    assert {bank.key(row) for row in bank.load(tmp_path / "bank.csv").to_dict("records")} == {bank.key({"variant": "", **config.model_dump()})}
+
+
+def test_a_bank_without_the_later_columns_has_what_the_profile_says(tmp_path):
+    config = RunConfig.make(dict(method="lwf-mc", class_batch=10))
+    row = {"variant": "", **{name: getattr(config, name) for name in bank.ALWAYS}, **dict.fromkeys((*bank.MEASURED, *bank.PROVENANCE), 1)}
+    (tmp_path / "old.csv").write_text(",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
+    read = bank.load(tmp_path / "old.csv").to_dict("records")[0]
+    assert bank.key(read) == bank.key({"variant": "", **config.model_dump()}) and read["lr"] == 2.0 and read["milestones"] == "7"
+
+
+def test_profiles_are_not_mixed_unless_that_is_said(finished, tmp_path):
+    rows, path = bank.rows(finished("m2kd")[1]), tmp_path / "bank.csv"
+    bank.add(rows, path)
+    other = [row | {"profile": "quick"} for row in rows]
+    before = path.read_bytes()
+    with pytest.raises(BadInput, match="would hold runs of profiles quick and smoke, which do not compare"):
+        bank.add(other, path)
+    assert path.read_bytes() == before
+    bank.add(other, path, mix_profiles=True)
+    assert len(bank.load(path)) == 6
 
 
 @pytest.mark.parametrize("content, complaint", [(None, "there is no such results bank"), ("step,top1\n1,50\n", "no column variant")])

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from m2kd_lite import plots, report
+from m2kd_lite import bank, plots, report
 from m2kd_lite.config import RunConfig
 from m2kd_lite.rundir import read_run
 
@@ -14,6 +14,14 @@ def page(finished, tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "report.html"
     report.write_report([finished(method)[0] for method in ("finetune", "lwf-mc", "m2kd")], out)
     return out.read_text()
+
+
+def test_the_runs_are_in_the_table_beside_the_page_once(finished, tmp_path):
+    for methods in (["finetune"], ["finetune", "m2kd"]):
+        report.write_report([finished(method)[0] for method in methods], tmp_path / "report.html")
+    table = bank.load(tmp_path / "results.csv")
+    assert table.groupby("method").size().to_dict() == {"finetune": 3, "m2kd": 3}
+    assert table[table.method == "m2kd"].top1.tolist() == pytest.approx([step["top1"] for step in finished("m2kd")[1]["steps"]], abs=6e-4)
 
 
 class Reader(HTMLParser):

@@ -251,7 +251,7 @@ class Explorer(Panel):
         self._show(self.cancel, False)
         try:
             if why_not is None:
-                bank.add(bank.rows(read_run(folder).metrics), self.results.local)
+                bank.add(bank.rows(read_run(folder).metrics), self.results.local, mix_profiles=True)      # it is asked by profile
                 self.results.read()
         except M2KDError as error:
             why_not = str(error)
