@@ -47,14 +47,21 @@ class BackgroundRun:
         self._reader.join()
 
     def _read(self, on_event: OnEvent, on_end: Callable[[str | None], None]) -> None:
-        outcome = None
+        outcome = failure = None
         for line in self._child.stdout:
             said = json.loads(line)
             if "outcome" in said:
                 outcome = said
-            else:
-                on_event(said)
+            elif failure is None:
+                try:
+                    on_event(said)
+                except Exception as error:      # whatever the listener does wrong, the run shall not go on unheard
+                    failure = error
+                    self.stop()
         status = self._child.wait()
+        if failure is not None:
+            on_end(f"what it said could not be shown ({type(failure).__name__}: {failure})")
+            raise failure
         on_end(outcome["outcome"] if outcome else f"the training process ended with status {status}")
 
 
@@ -68,8 +75,10 @@ def main(out: str) -> None:
         sys.stdin.read()
         stop.append(1)
 
+    channel, sys.stdout = sys.stdout, sys.stderr        # what a library prints is no event
+
     def say(event: dict) -> None:
-        print(json.dumps(event), flush=True)
+        print(json.dumps(event), file=channel, flush=True)
 
     Thread(target=until_input_ends, daemon=True).start()
     try:

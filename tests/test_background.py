@@ -60,6 +60,16 @@ def test_what_is_wrong_is_handed_on_in_one_line(tmp_path):
     assert len(listener.ends) == 1 and "a larger pruning ratio or class batch is needed" in listener.ends[0]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")     # as it should: on the thread, for all to see
+def test_a_listener_that_fails_ends_the_run_and_says_so(tmp_path):
+    def fails(event):
+        raise ValueError("no such colour")
+
+    ends = []
+    BackgroundRun(small_config("m2kd", epochs=400), tmp_path / "run", fails, ends.append).wait()
+    assert ends == ["what it said could not be shown (ValueError: no such colour)"] and not rundir.is_finished(tmp_path / "run")
+
+
 def test_a_killed_process_is_said_to_have_ended(tmp_path):
     listener, run = begin(tmp_path / "run", epochs=400)
     assert listener.trains.wait(60)

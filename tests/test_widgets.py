@@ -62,6 +62,17 @@ def test_a_choice_that_is_not_allowed_is_said_and_the_figure_stays():
     assert "It is 2." in panel.text.value and panel.figure.value != before
 
 
+def test_an_exception_in_a_callback_surfaces():
+    def render(number):
+        if number > 2:
+            raise ZeroDivisionError("a mistake of ours")
+        return new_figure(f"A figure of the number {number}")[0]
+
+    panel = Panel({"number": ipywidgets.IntSlider(1, description="Number")}, render, lambda number: f"It is {number}.")
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        panel.controls["number"].value = 3
+
+
 def test_a_control_without_a_label_is_refused():
     with pytest.raises(ValueError, match="description"):
         Panel({"number": ipywidgets.IntSlider()}, lambda number: None, lambda number: "")
