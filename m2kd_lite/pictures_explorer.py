@@ -50,7 +50,7 @@ def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], 
     figure.set_layout_engine("none")
     axis = figure.add_axes(_place(0.62, 0.5, WIDTH - 0.75, CURVES - 1.05, height))
     for name, curve in curves.items():
-        _draw(axis, name, curve)
+        draw_curve(axis, name, curve)
     axis.set(xlabel="classes seen", ylabel="top-1 accuracy on all of them (%)", ylim=(0, 100))
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.25)
@@ -71,7 +71,8 @@ def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], 
     return figure
 
 
-def _draw(axis, name: str, curve: Curve) -> None:
+def draw_curve(axis, name: str, curve: Curve) -> None:
+    """Ours as a line, with its spread where there is more than one run; the paper's as hollow marks."""
     colour, mark = COLOURS[curve.place], MARKS[curve.place]
     if len(curve.top1):
         mean, spread = curve.top1.mean(0), curve.top1.std(0, ddof=min(1, len(curve.top1) - 1))

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,29 +70,51 @@ def plan(path: Path, on_event: OnEvent = ignore) -> Plan:
     ------
     BadInput : not such a file; a key or a value that is not allowed; or cells that cannot be run, one line each.
     """
-    spec = _read(Path(path))
-    asked, named = [*_grid_cells(spec, on_event), *_included_cells(spec)], _named(spec)
-    impossible, configs = [], {}
-    for settings in asked:
-        try:
-            configs.setdefault(_without_what_makes_no_difference(_absolute(RunConfig.make(settings))))
-        except BadInput as error:
-            impossible.append(f"{_label(settings, named)}: {error}")
-    if not asked:
-        raise BadInput(f"{path}: no cell is left; give grid or include")
+    configs, impossible, asked = _asked(Path(path), on_event)
     code, cells = code_sha256(), {}
     for (dataset, data_root), group in _by_data(configs).items():
         images = data.load(dataset, data_root, on_event)
         for config in group:
-            label = _label(config.model_dump(mode="json"), named)
             try:
-                cells[config] = _cell(config, label, images, code)
+                cells[config] = _cell(config, configs[config], images, code)
             except (BadInput, LayerExhausted) as error:
-                impossible.append(f"{label}: {error}")
+                impossible.append(f"{configs[config]}: {error}")
+    _refuse(path, impossible, asked)
+    return Plan(tuple(cells[config] for config in configs), asked - len(configs), code)
+
+
+def runs(path: Path) -> tuple[RunConfig, ...]:
+    """The runs of a specification, each once, as far as they are known before any image is read.
+
+    Raises
+    ------
+    BadInput : not such a file, or a key or a value that is not allowed.
+    """
+    configs, impossible, asked = _asked(Path(path), ignore)
+    _refuse(path, impossible, asked)
+    return tuple(configs)
+
+
+def _asked(path: Path, on_event: OnEvent) -> tuple[dict[RunConfig, str], list[str], int]:
+    """The runs with their labels, what is wrong with the cells that are none, and how many cells the file has."""
+    spec = _read(path)
+    asked, named = [*_grid_cells(spec, on_event), *_included_cells(spec)], _named(spec)
+    impossible, configs = [], {}
+    for settings in asked:
+        try:
+            config = _without_what_makes_no_difference(_absolute(RunConfig.make(settings)))
+            configs.setdefault(config, _label(config.model_dump(mode="json"), named))
+        except BadInput as error:
+            impossible.append(f"{_label(settings, named)}: {error}")
+    if not asked:
+        raise BadInput(f"{path}: no cell is left; give grid or include")
+    return configs, impossible, len(asked)
+
+
+def _refuse(path: Path, impossible: Sequence[str], asked: int) -> None:
     if impossible:
-        raise BadInput("\n  ".join([f"{path}: {len(impossible)} of {len(asked)} cells cannot be run, and nothing was started; "
+        raise BadInput("\n  ".join([f"{path}: {len(impossible)} of {asked} cells cannot be run, and nothing was started; "
                                     "exclude can leave them out:", *impossible]))
-    return Plan(tuple(cells[config] for config in configs), len(asked) - len(configs), code)
 
 
 # ---- the file -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,254 @@
+"""Ours beside the paper's: every number of data/paper/*.csv, what our runs give for it, and a verdict.
+
+Pure functions over results banks (`bank.py`), which train nothing. A number that nobody has run is a row like any other and
+says so. Called by `notebooks/08_paper_figures.ipynb`.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m2kd_lite import bank
+from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput
+from m2kd_lite.methods import METHODS
+from m2kd_lite.pictures_explorer import Curve
+
+# The paper gives one number each, without a spread. The average of a run of ours has a standard deviation of about a point over three
+# seeds (data/results/glyphs_quick.csv): what is nearer than that is the same number.
+REPRODUCED_POINTS = 1.0
+# Section 4.4 calls "around 3%" a "marginal performance variation".
+NEAR_POINTS = 3.0
+# The bytes follow from the network's shape and from how it is packed; seeds move them by far less than this.
+REPRODUCED_BYTES = 0.05
+VERDICTS = {
+    "not run": "no run of it, with the paper's settings and images, is in the banks",
+    "not implemented": "a method that the library does not have",
+    "by definition": "the zero that the paper counts from (§4.6): no measurement",
+    "reproduced": f"within {REPRODUCED_POINTS:g} point, or within {100 * REPRODUCED_BYTES:g} % of the bytes",
+    "within": f"no further away than the {NEAR_POINTS:g} points that the paper itself calls marginal (§4.4); the distance is said",
+    "not reached": "worse than that: a lower accuracy, or more bytes",
+    "above": "better than that: a higher accuracy, or fewer bytes; it needs an explanation as much as a miss",
+}
+# The paper's data sets as section 4.1 trains on them, over the profile `paper`. Which images they are is named by the caller.
+SETTINGS = {"cifar100": {"dataset": "cifar100"},
+            "ilsvrc-small": {"dataset": "imagefolder", "data_root": "elsewhere", "backbone": "resnet18", "epochs": 60, "milestones": (20, 40)}}
+OURS = {"cifar100": "cifar100"}
+NUMBERS = ("source", "dataset", "class_batch", "method", "pruning_ratio", "step", "measure", "paper")
+MEASURES = {"top1": "top-1 accuracy (%)", "average_incremental_accuracy": "average incremental accuracy (%)",
+            "megabytes_added": "megabytes added since step 1"}
+_TABLES = ("table1", "table2", "averages")
+
+Run = list[dict[str, Any]]          # the rows of a bank that are one run, step by step
+
+
+def numbers(folder: Path) -> pd.DataFrame:
+    """What the paper reports, and the paper that it builds on: the columns `NUMBERS`, one row a number.
+
+    Parameters
+    ----------
+    folder : data/paper, with table1.csv, table2.csv and averages.csv.
+
+    Raises
+    ------
+    BadInput : a table is not there.
+    """
+    rows = []
+    for name in _TABLES:
+        for row in bank.load_paper(Path(folder) / f"{name}.csv").to_dict("records"):
+            measure = next(measure for measure in MEASURES if measure in row)
+            rows.append(row | {"measure": measure, "paper": float(row[measure])})
+    return pd.DataFrame(rows, columns=list(NUMBERS))
+
+
+def runs(table: pd.DataFrame, config: RunConfig, images: str | None = None) -> list[Run]:
+    """The runs of a bank with these settings, whatever their seed, in the order of the seeds.
+
+    Parameters
+    ----------
+    table : a bank.
+    config : the settings; its precision counts, its seed does not.
+    images : the name of a data set, or the `data_sha256` of its images as the bank has it; None: the data set of `config`.
+    """
+    images = images or config.dataset
+    near = table[(table.method == config.method) & (table.class_batch == config.class_batch)
+                 & ((table.dataset == images) | (table.data_sha256 == images))]
+    wanted, found = _settings({"variant": "", **config.model_dump()}), {}
+    for row in near.sort_values(["seed", "step"]).to_dict("records"):
+        if _settings(row) == wanted:
+            found.setdefault((row["seed"], row["data_sha256"]), []).append(row)
+    return list(found.values())
+
+
+def _settings(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run is known by, apart from its seed and its images."""
+    return bank.key({**row, "seed": "", "dataset": "", "data_sha256": ""})
+
+
+def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, str] = OURS, precision: str = "fp32") -> pd.DataFrame:
+    """Every number of the paper with ours.
+
+    Parameters
+    ----------
+    table : a bank.
+    reported : what `numbers` gives.
+    images : for each of the paper's data sets, which images of the bank are meant: the name of a data set, or, of images that were
+        read from a folder, their `data_sha256` as the bank has it. What is not named counts as not run.
+    precision : only runs with this arithmetic count.
+
+    Returns
+    -------
+    one row a number, in the order of `reported`: source, what (in words), paper, ours (mean over the runs; NaN without), runs (how
+    many), difference (ours less the paper's), verdict (a key of `VERDICTS`, "within" with the distance).
+
+    Raises
+    ------
+    BadInput : `images` names a data set that is not the paper's, or a folder of images without saying which.
+    """
+    for name, ours in images.items():
+        if name not in SETTINGS:
+            raise BadInput(f"images: {name}: not allowed; give one of {', '.join(SETTINGS)}")
+        if ours == "imagefolder":
+            raise BadInput("images: imagefolder: not allowed; give the data_sha256 of the images, as the bank has it")
+    return pd.DataFrame([_row(table, number, images, precision) for number in reported.to_dict("records")])
+
+
+def _row(table: pd.DataFrame, number: Mapping[str, Any], images: Mapping[str, str], precision: str) -> dict[str, Any]:
+    config, found = None, []
+    if number["method"] in METHODS and number["dataset"] in images:
+        config = paper_run(number["dataset"], number["method"], number["class_batch"], number["pruning_ratio"], precision)
+        found = runs(table, config, images[number["dataset"]])
+    values = [value for value in (_measured(run, number) for run in found) if value is not None]
+    ours = float(np.mean(values)) if values else float("nan")
+    if number["method"] not in METHODS:
+        verdict = "not implemented"
+    elif number["measure"] == "megabytes_added" and number["paper"] == 0:
+        verdict = "by definition"
+    else:
+        verdict = judge(number["measure"], number["paper"], ours)
+    return {"source": number["source"], "what": _in_words(number), "paper": number["paper"], "ours": ours, "runs": len(values),
+            "difference": ours - number["paper"], "verdict": verdict}
+
+
+def judge(measure: str, paper: float, ours: float) -> str:
+    """The verdict on a number of ours; NaN is one that nobody has measured.
+
+    Parameters
+    ----------
+    measure : a key of `MEASURES`: more is better of accuracies, fewer of bytes.
+    """
+    if np.isnan(ours):
+        return "not run"
+    of_bytes = measure == "megabytes_added"
+    gain = paper - ours if of_bytes else ours - paper
+    distance = round(abs(gain), 9)          # 42.1 + 1 is a point away, whatever binary fractions say
+    if distance <= (REPRODUCED_BYTES * paper if of_bytes else REPRODUCED_POINTS):
+        return "reproduced"
+    if not of_bytes and distance <= NEAR_POINTS:
+        return f"within {np.ceil(round(10 * distance, 6)) / 10:.1f}"
+    return "above" if gain > 0 else "not reached"
+
+
+def paper_run(dataset: str, method: str, class_batch: int, pruning_ratio: float | None = None, precision: str = "fp32") -> RunConfig:
+    """The run that section 4.1 describes, on one of the paper's data sets.
+
+    Parameters
+    ----------
+    pruning_ratio : None or NaN: what section 4.1 says for this class batch.
+    """
+    ratio = {} if pruning_ratio is None or np.isnan(pruning_ratio) else {"pruning_ratio": pruning_ratio}
+    return RunConfig.make(dict(method=method, class_batch=int(class_batch), profile="paper", precision=precision) | SETTINGS[dataset] | ratio)
+
+
+def _measured(run: Run, number: Mapping[str, Any]) -> float | None:
+    """Ours for a number, from one run; None where it has no such step."""
+    if number["measure"] == "top1":
+        return next((row["top1"] for row in run if row["step"] == number["step"]), None)
+    if number["measure"] == "megabytes_added":      # "the storage difference between the last and the initial step" (section 4.6)
+        return megabytes_added(run)
+    return run[-1]["average_incremental_accuracy"]
+
+
+def megabytes_added(run: Run) -> float:
+    """What a run carries after its last step, less what it carried after its first, in 10^6 bytes."""
+    return (run[-1]["bytes_total"] - run[0]["bytes_total"]) / 1e6
+
+
+def _in_words(number: Mapping[str, Any]) -> str:
+    method = METHODS[number["method"]].title if number["method"] in METHODS else number["method"]
+    ratio = "" if np.isnan(number["pruning_ratio"]) else f" at {number['pruning_ratio']:g}"
+    step = "" if np.isnan(number["step"]) else f", step {number['step']:g}"
+    return f"{method}{ratio}, {number['dataset']} in steps of {number['class_batch']} classes{step}: {MEASURES[number['measure']]}"
+
+
+# ---- what the figures show ------------------------------------------------------------------------------------------
+
+
+def marks(reported: pd.DataFrame, config: RunConfig, dataset: str) -> list[tuple[int, float]]:
+    """(classes seen, top-1 in per cent) that Table 1 has for a run; empty where it has none."""
+    rows = reported[(reported.measure == "top1") & (reported.dataset == dataset) & (reported.class_batch == config.class_batch)
+                    & (reported.method == config.method)]
+    if METHODS[config.method].prunes:
+        rows = rows[rows.pruning_ratio == config.pruning_ratio]
+    return [(int(step) * config.class_batch, top1) for step, top1 in zip(rows.step, rows.paper, strict=True)]
+
+
+def title(config: RunConfig) -> str:
+    """A run in a figure: the method, with its ratio where it prunes."""
+    method = METHODS[config.method]
+    return f"{method.title} at {config.pruning_ratio:g}" if method.prunes else method.title
+
+
+def curves(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None,
+           reported: pd.DataFrame | None = None, dataset: str = "") -> tuple[dict[str, Curve], list[str]]:
+    """Figure 4: what is there as curves, and the names of what is not.
+
+    Parameters
+    ----------
+    table, images : see `runs`.
+    configs : the runs to show, whatever their seed.
+    reported : the paper's numbers for `dataset`, which become marks; None for none.
+    """
+    shown, lacking = {}, []
+    for config in configs:
+        found = runs(table, config, images)
+        paper = [] if reported is None else marks(reported, config, dataset)
+        if not found:
+            lacking.append(title(config))
+        if found or paper:
+            classes = [row["classes_seen"] for row in found[0]] if found else []
+            shown[title(config)] = Curve(list(METHODS).index(config.method), classes, np.array([[row["top1"] for row in run] for run in found]), paper)
+    return shown, lacking
+
+
+def confusions(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Figure 1: (classes, classes) counts after the last step, summed over the seeds, and the names of what is not there."""
+    found = {title(config): [bank.confusion_matrix(run[-1]["confusion"]) for run in runs(table, config, images) if run[-1]["confusion"]]
+             for config in configs}
+    return {name: sum(counts) for name, counts in found.items() if counts}, [name for name, counts in found.items() if not counts]
+
+
+def by_ratio(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None) -> pd.DataFrame:
+    """Table 1: one row a run (`run`, `seed`), a column for each number of classes seen, and the mean over the steps, `average`."""
+    rows = [{"run": title(config), "seed": run[0]["seed"], **{row["classes_seen"]: row["top1"] for row in run},
+             "average": run[-1]["average_incremental_accuracy"]}
+            for config in configs for run in runs(table, config, images)]
+    return pd.DataFrame(rows).set_index(["run", "seed"]) if rows else pd.DataFrame()
+
+
+def apart(ours: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """How far the averages of several runs lie apart: one row a seed (`seed`) with which all of `names` were run, with `best`, `worst` and
+    `points`.
+
+    Parameters
+    ----------
+    ours : what `by_ratio` gives.
+    """
+    if ours.empty or not set(names) <= {run for run, _ in ours.index}:
+        return pd.DataFrame(columns=["best", "worst", "points"])
+    averages = ours.average.unstack("run")[list(names)].dropna()
+    return pd.DataFrame({"best": averages.idxmax(axis=1), "worst": averages.idxmin(axis=1), "points": averages.max(axis=1) - averages.min(axis=1)})

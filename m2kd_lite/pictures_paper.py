@@ -1,0 +1,83 @@
+"""The paper's figures with ours in them: Figure 4 panel by panel, and Table 1 as points.
+
+The same rules as in `plots.py`, whose helper these use. What is not there is said in the picture and in its text alternative.
+Called by `notebooks/08_paper_figures.ipynb` with what `paper.py` finds in the banks.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from m2kd_lite.pictures_explorer import Curve, draw_curve
+from m2kd_lite.plots import COLOURS, MARKS, new_figure
+
+
+def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]], title: str) -> Figure:
+    """Accuracy on all seen classes, one panel a class batch (Figure 4 a-c): lines are ours, hollow marks the paper's.
+
+    Parameters
+    ----------
+    panels : what a panel is called, to (curves by name, names of what was not run), as `paper.curves` gives them.
+    """
+    figure, axes = new_figure(_panels_in_words(panels), width=3.3 * len(panels) + 0.4, height=4.2, columns=len(panels))
+    axes = axes if len(panels) > 1 else [axes]
+    legend = {}
+    for axis, (name, (curves, lacking)) in zip(axes, panels.items(), strict=True):
+        for method, curve in curves.items():
+            draw_curve(axis, method, curve)
+        axis.set(xlabel="classes seen", ylim=(0, 100))
+        axis.set_title(name, loc="left", fontsize=11)
+        axis.grid(axis="y", alpha=0.25)
+        if lacking:
+            axis.text(0.97, 0.97, "not run:\n" + "\n".join(lacking), transform=axis.transAxes, ha="right", va="top", fontsize=8.5, color="0.35")
+        if not curves:
+            axis.set_xticks([])
+        legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[0].set_ylabel("top-1 accuracy on all of them (%)")
+    if legend:
+        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def _panels_in_words(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]]) -> str:
+    told = []
+    for name, (curves, lacking) in panels.items():
+        said = [f"{method} ends at {curve.top1.mean(0)[-1]:.1f} %" for method, curve in curves.items() if len(curve.top1)]
+        said += [f"the paper's {method} ends at {curve.paper[-1][1]:.1f} %" for method, curve in curves.items() if len(curve.paper)]
+        said += [f"not run: {', '.join(lacking)}"] if lacking else []
+        told.append(f"{name}: {'; '.join(said)}.")
+    return "Line charts of top-1 accuracy against the number of classes seen. " + " ".join(told)
+
+
+def points_beside(ours: Mapping[str, Sequence[float]], paper: Mapping[str, float], what: str, title: str) -> Figure:
+    """One number for each of several settings: a dot for every run of ours, a line through their means, hollow marks for the paper's.
+
+    Parameters
+    ----------
+    ours : what a setting is called, to its runs' numbers in per cent; empty where nothing was run.
+    paper : the same names, to the paper's numbers; those it does not give are left out.
+    what : the number, for the axis.
+    """
+    names = list(ours)
+    said = [f"{name}: " + "; ".join([f"ours {np.mean(values):.1f} ({len(values)} run{'s' if len(values) > 1 else ''})" if len(values) else "not run",
+                                     *([f"the paper {paper[name]:.1f}"] if name in paper else [])]) for name, values in ours.items()]
+    figure, axis = new_figure(f"Points: {what}, by setting. {'. '.join(said)}.", width=6.4, height=3.6)
+    there = [place for place, name in enumerate(names) if len(ours[name])]
+    if there:
+        axis.plot(there, [np.mean(ours[names[place]]) for place in there], color=COLOURS[0], lw=1.5, alpha=0.6)
+        axis.plot(*zip(*((place, value) for place in there for value in ours[names[place]]), strict=True), color=COLOURS[0], marker=MARKS[0],
+                  linestyle="none", label="ours, each run; the line joins the means")
+    if paper:
+        axis.plot(*zip(*((names.index(name), value) for name, value in paper.items()), strict=True), color=COLOURS[1], marker=MARKS[1],
+                  linestyle="none", markersize=9, fillstyle="none", label="the paper")
+    axis.set_xticks(range(len(names)), [name if len(ours[name]) else f"{name}\n(not run)" for name in names])
+    axis.set(xlim=(-0.5, len(names) - 0.5), ylabel=what)
+    axis.margins(y=0.2)
+    axis.grid(axis="y", alpha=0.25)
+    axis.set_title(title, loc="left", fontsize=12)
+    if there or paper:
+        axis.legend(frameon=False, fontsize=9)
+    return figure

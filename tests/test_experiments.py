@@ -1,0 +1,68 @@
+"""The experiments that come with the project: each can be read, and be run as far as can be said without its images."""
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from m2kd_lite import masks, paper
+from m2kd_lite.config import EMBEDDED
+from m2kd_lite.methods import METHODS
+from m2kd_lite.nets import convolution_sizes
+from m2kd_lite.sweep_spec import runs
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+CLASSES = {"digits": 10, "glyphs": 100, "cifar100": 100, "imagefolder": 100}        # of the folders that these files name
+CHANNELS = {"digits": 1, "glyphs": 3, "cifar100": 3, "imagefolder": 3}
+
+
+def named(name):
+    return runs(ROOT / "experiments" / f"{name}.yaml")
+
+
+def without_folder(config):
+    return config.model_copy(update={"data_root": None})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_experiment_can_be_run_and_says_what_it_is(path):
+    for config in runs(path):
+        steps = -(-CLASSES[config.dataset] // config.class_batch)
+        if METHODS[config.method].prunes:
+            masks.check_lasting(convolution_sizes(config.backbone, CHANNELS[config.dataset]), steps, config.pruning_ratio)
+    lines = path.read_text().splitlines()
+    comments = lines[:next(i for i, line in enumerate(lines) if not line.startswith("# "))]
+    assert 1 <= len(comments) <= 3
+    assert any(f"m2kd-lite sweep experiments/{path.name} --out runs/" in line for line in lines)
+    assert path.stem == "example" or "§" in " ".join(comments)
+
+
+@pytest.mark.parametrize("letter, class_batch", [("a", 5), ("b", 10), ("c", 20), ("d", 10), ("e", 20)])
+def test_figure_4_has_every_method_with_the_settings_of_section_4_1(letter, class_batch):
+    dataset = "cifar100" if letter in "abc" else "ilsvrc-small"
+    assert {without_folder(config).model_copy(update={"pruning_ratio": 0, "finetune_epochs": 0}) for config in named(f"figure4{letter}")} == {
+        without_folder(paper.paper_run(dataset, method, class_batch)).model_copy(update={"pruning_ratio": 0, "finetune_epochs": 0})
+        for method in METHODS}
+
+
+def test_table_1_has_the_rows_of_the_papers():
+    rows = pd.read_csv(ROOT / "data" / "paper" / "table1.csv")
+    wanted = {without_folder(paper.paper_run("cifar100", row.method, row.class_batch, row.pruning_ratio)) for row in rows.itertuples()}
+    assert {without_folder(config) for config in named("table1")} == wanted
+
+
+def test_figure_1_and_table_2_are_runs_of_figure_4():
+    everything = {*named("figure4b"), *named("figure4d")}
+    for name in ("figure1", "table2"):
+        assert set(named(name)) <= everything
+        assert {config.method for config in named(name)} == {"lwf-mc", "m2kd"}
+    assert {config.dataset for config in named("table2")} == {"cifar100", "imagefolder"}
+
+
+def test_the_lab_needs_no_images_and_has_the_paper_s_questions_at_its_size():
+    lab = named("lab")
+    assert {config.dataset for config in lab} <= set(EMBEDDED) and {config.profile for config in lab} == {"quick"}
+    ratios = {(config.pruning_ratio, config.seed) for config in lab if config.method == "m2kd" and config.class_batch == 20}
+    assert ratios == {(ratio, seed) for ratio in (0.6, 0.7, 0.8, 0.9) for seed in (0, 1, 2)}
+    for class_batch in (5, 10, 20):
+        assert {config.method for config in lab if config.class_batch == class_batch} >= METHODS.keys() - {"joint"}

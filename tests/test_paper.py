@@ -1,0 +1,156 @@
+"""Ours beside the paper's: every verdict can be reached, nothing that was not run looks as if it had been."""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from m2kd_lite import bank, paper
+from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput
+
+FOLDER = Path(__file__).parents[1] / "data" / "paper"
+REPORTED = paper.numbers(FOLDER)
+TABLE_1 = {ratio: REPORTED[(REPORTED.pruning_ratio == ratio) & (REPORTED.measure == "top1")].paper.tolist() for ratio in (0.6, 0.7, 0.8, 0.9)}
+
+
+def rows(config, top1, added=0, **changes):
+    """A run as a bank holds it; two classes in the confusion matrix are enough."""
+    steps = len(top1)
+    return [{"variant": "", **config.model_dump(), "step": step, "classes_seen": step * config.class_batch, "top1": value, "top5": 0.0,
+             "accuracy_by_step": [value] * step, "average_incremental_accuracy": float(np.mean(top1)), "forgetting": 0.0,
+             "bytes_total": 1000 + added * (step > 1), "device": "", "threads": 1, "revision": "", "data_sha256": "abc",
+             "confusion": "0:3 1:1;1:4" if step == steps else ""} | changes for step, value in enumerate(top1, 1)]
+
+
+def table(*runs):
+    return pd.DataFrame([row for run in runs for row in run], columns=list(bank.COLUMNS))
+
+
+def verdicts(bank_table, **asked):
+    compared = paper.compare(bank_table, REPORTED, **asked)
+    assert len(compared) == len(REPORTED) and compared.paper.tolist() == REPORTED.paper.tolist()
+    return compared
+
+
+def of(compared, what):
+    found = compared[compared.what.str.startswith(what)]
+    assert len(found)
+    return found
+
+
+def test_every_number_of_the_paper_has_a_row_and_nothing_is_hidden_where_nothing_was_run():
+    lines = sum(len(path.read_text().splitlines()) - 1 for path in FOLDER.glob("*.csv"))
+    compared = verdicts(table())
+    assert len(compared) == lines
+    assert set(compared.verdict) == {"not run", "not implemented", "by definition"} <= paper.VERDICTS.keys()
+    assert compared.ours.isna().all() and (compared.runs == 0).all()
+    unknown = compared[compared.verdict == "not implemented"]
+    assert set(REPORTED.loc[unknown.index, "method"]) == {"icarl", "hybrid1"}
+
+
+@pytest.mark.parametrize("measure, ours, verdict", [
+    ("top1", 42.0, "reproduced"), ("top1", 43.0, "reproduced"), ("top1", 41.0, "reproduced"), ("top1", 43.01, "within 1.1"),
+    ("top1", 39.6, "within 2.4"), ("top1", 45.0, "within 3.0"), ("top1", 38.9, "not reached"), ("top1", 45.1, "above"),
+    ("top1", float("nan"), "not run"), ("average_incremental_accuracy", 20.0, "not reached"),
+    ("megabytes_added", 44.1, "reproduced"), ("megabytes_added", 44.2, "not reached"), ("megabytes_added", 39.9, "reproduced"),
+    ("megabytes_added", 20.0, "above")])
+def test_the_verdict_says_on_which_side_and_how_far(measure, ours, verdict):
+    assert paper.judge(measure, 42.0, ours) == verdict and verdict.split()[0] in {word.split()[0] for word in paper.VERDICTS}
+
+
+def test_a_row_holds_the_mean_over_the_seeds_and_how_many_there_are():
+    config = paper.paper_run("cifar100", "m2kd", 20, 0.8)
+    other = config.model_copy(update={"seed": 1})
+    run, again = rows(config, TABLE_1[0.8]), rows(other, [value + 1 for value in TABLE_1[0.8]])
+    compared = of(verdicts(table(run, again)), "M²KD at 0.8")
+    assert compared.verdict.tolist() == ["reproduced"] * 5 and compared.runs.tolist() == [2] * 5
+    assert compared.difference.tolist() == pytest.approx([0.5] * 5)
+
+
+def test_a_run_counts_only_for_its_own_numbers():
+    low = rows(paper.paper_run("cifar100", "m2kd", 20, 0.6), [value - 10 for value in TABLE_1[0.6]])
+    compared = verdicts(table(low))
+    assert set(of(compared, "M²KD at 0.6").verdict) == {"not reached"}
+    assert (compared.runs > 0).sum() == 5
+
+
+@pytest.mark.parametrize("changes", [{"profile": "quick"}, {"dataset": "glyphs"}, {"dataset": "imagefolder"}, {"epochs": 2}, {"variant": "no head"},
+                                     {"train_per_class": 100}, {"class_order": "seed1993"}, {"precision": "bf16"}, {"backbone": "resnet8"}])
+def test_a_run_with_other_settings_or_images_is_none_of_the_papers(changes):
+    run = rows(paper.paper_run("cifar100", "lwf-mc", 10), [44.4] * 10)
+    assert (verdicts(table(run)).runs > 0).any()
+    assert not (verdicts(table([row | changes for row in run])).runs > 0).any()
+
+
+def test_the_other_arithmetic_can_be_asked_for():
+    run = rows(paper.paper_run("cifar100", "lwf-mc", 10, precision="bf16"), [44.4] * 10)
+    assert of(verdicts(table(run), precision="bf16"), "LwF-MC, cifar100 in steps of 10 classes: average").verdict.tolist() == ["reproduced"]
+
+
+def test_bytes_are_those_added_since_the_first_step_and_fewer_are_better():
+    config = paper.paper_run("cifar100", "m2kd", 10)
+    assert config.pruning_ratio == 0.75
+    compared = of(verdicts(table(rows(config, [50.0] * 10, added=400_000))), "M²KD, cifar100 in steps of 10 classes: megabytes")
+    assert compared.ours.tolist() == [0.4] and compared.verdict.tolist() == ["above"]
+
+
+def test_images_of_a_folder_count_when_they_are_named_by_their_hash():
+    config = paper.paper_run("ilsvrc-small", "m2kd", 10)
+    assert (config.backbone, config.epochs, config.milestones) == ("resnet18", 60, (20, 40))
+    bank_table = table(rows(config, [50.0] * 10, added=9_800_000, data_sha256="0123456789abcdef"))
+    what = "M²KD, ilsvrc-small"
+    assert of(verdicts(bank_table), what).verdict.tolist() == ["not run"]
+    assert of(verdicts(bank_table, images={"ilsvrc-small": "0123456789abcdef"}), what).verdict.tolist() == ["reproduced"]
+    cifar = rows(paper.paper_run("cifar100", "lwf-mc", 5), [32.6] * 20, dataset="imagefolder", data_sha256="fedc")
+    assert (verdicts(table(cifar), images={"cifar100": "fedc"}).runs > 0).sum() == 1
+
+
+@pytest.mark.parametrize("images, complaint", [({"imagenet": "x"}, "give one of cifar100, ilsvrc-small"), ({"cifar100": "imagefolder"}, "data_sha256")])
+def test_images_that_are_not_named_clearly_are_refused(images, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        verdicts(table(), images=images)
+
+
+def test_a_run_is_found_again_after_a_bank_was_written_and_read(tmp_path):
+    config = paper.paper_run("ilsvrc-small", "lwf-mc", 10)
+    bank.save(rows(config, [50.0] * 10), tmp_path / "bank.csv")
+    assert len(paper.runs(bank.load_all(tmp_path / "bank.csv"), config)) == 1
+
+
+# ---- what the figures show ------------------------------------------------------------------------------------------
+
+
+def test_curves_have_our_runs_the_papers_marks_and_the_names_of_what_is_lacking():
+    configs = [paper.paper_run("cifar100", method, 20) for method in ("finetune", "m2kd")]
+    shown, lacking = paper.curves(table(rows(configs[0], [80.0, 40, 30, 20, 10])), configs, None, REPORTED, "cifar100")
+    assert lacking == ["M²KD at 0.8"] and list(shown) == ["FT", "M²KD at 0.8"]
+    assert shown["FT"].top1.tolist() == [[80, 40, 30, 20, 10]] and not shown["FT"].paper
+    assert len(shown["M²KD at 0.8"].top1) == 0
+    assert shown["M²KD at 0.8"].paper == list(zip((20, 40, 60, 80, 100), TABLE_1[0.8], strict=True))
+
+
+def test_confusion_matrices_are_summed_over_the_seeds():
+    config = RunConfig.make(dict(method="lwf-mc", class_batch=1))
+    bank_table = table(rows(config, [50.0, 50]), rows(config.model_copy(update={"seed": 1}), [50.0, 50]))
+    counted, lacking = paper.confusions(bank_table, [config, RunConfig.make(dict(method="m2kd", class_batch=1))])
+    assert counted["LwF-MC"].tolist() == [[6, 2], [0, 8]] and lacking == ["M²KD at 0.75"]
+
+
+def test_table_1_has_a_row_for_each_run():
+    configs = [RunConfig.make(dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.6, 0.9)]
+    ours = paper.by_ratio(table(rows(configs[0], [80.0, 40]), rows(configs[1].model_copy(update={"seed": 2}), [70.0, 30])), configs)
+    assert ours.index.tolist() == [("M²KD at 0.6", 0), ("M²KD at 0.9", 2)] and ours[40].tolist() == [40, 30] and ours.average.tolist() == [60, 50]
+    assert paper.by_ratio(table(), configs).empty
+
+
+def test_ratios_are_compared_within_a_seed_that_has_them_all():
+    def made(ratio, seed, top1):
+        return rows(RunConfig.make(dict(method="m2kd", class_batch=20, pruning_ratio=ratio, seed=seed)), top1)
+
+    configs = [RunConfig.make(dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.6, 0.9)]
+    ours = paper.by_ratio(table(made(0.6, 0, [80.0, 40]), made(0.9, 0, [70.0, 46]), made(0.6, 1, [20.0, 20])), configs)
+    apart = paper.apart(ours, ["M²KD at 0.6", "M²KD at 0.9"])
+    assert apart.index.tolist() == [0] and apart.points.tolist() == [2]
+    assert (apart.best[0], apart.worst[0]) == ("M²KD at 0.6", "M²KD at 0.9")
+    assert paper.apart(ours, ["M²KD at 0.6", "M²KD at 0.7"]).empty and paper.apart(paper.by_ratio(table(), configs), ["M²KD at 0.6"]).empty

@@ -1,0 +1,38 @@
+"""The paper's figures with ours in them: what is there is drawn and said, and so is what is not."""
+import numpy as np
+
+from m2kd_lite import pictures_paper, plots
+from m2kd_lite.pictures_explorer import Curve
+
+
+def texts(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def test_panels_draw_ours_and_the_papers_and_say_what_was_not_run():
+    ours = Curve(0, [20, 40], np.array([[80.0, 60.0], [82.0, 62.0]]))
+    both = Curve(3, [20, 40], np.array([[70.0, 50.0]]), [(20, 83.5), (40, 58.5)])
+    figure = pictures_paper.accuracy_panels({"20 a step": ({"FT": ours, "M²KD": both}, []), "5 a step": ({}, ["FT", "M²KD"])}, "Figure 4")
+    full, empty = figure.axes
+    assert [line.get_ydata().tolist() for line in full.lines] == [[81, 61], [70, 50], [83.5, 58.5]] and not texts(full)
+    assert not empty.lines and texts(empty) == ["not run:\nFT\nM²KD"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["FT", "M²KD", "M²KD, in the paper"]
+    assert "20 a step: FT ends at 61.0 %; M²KD ends at 50.0 %; the paper's M²KD ends at 58.5 %." in figure.alt_text
+    assert "5 a step: not run: FT, M²KD." in figure.alt_text
+
+
+def test_one_panel_or_none_of_it_run_is_still_a_figure():
+    assert plots.png(pictures_paper.accuracy_panels({"5 a step": ({}, ["FT"])}, "Figure 4"))
+
+
+def test_points_show_every_run_and_name_what_was_not_run():
+    figure = pictures_paper.points_beside({"0.6": [50.0, 52.0], "0.7": [], "0.8": [54.0]}, {"0.7": 57.1}, "average (%)", "Table 1")
+    means, dots, paper = figure.axes[0].lines
+    assert means.get_ydata().tolist() == [51, 54] and dots.get_ydata().tolist() == [50, 52, 54] and dots.get_xdata().tolist() == [0, 0, 2]
+    assert (paper.get_xdata().tolist(), paper.get_ydata().tolist()) == ([1], [57.1])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.6", "0.7\n(not run)", "0.8"]
+    assert "0.6: ours 51.0 (2 runs). 0.7: not run; the paper 57.1. 0.8: ours 54.0 (1 run)." in figure.alt_text
+
+
+def test_points_without_any_run_are_still_a_figure():
+    assert plots.png(pictures_paper.points_beside({"0.6": []}, {}, "average (%)", "Table 1"))
