@@ -39,8 +39,9 @@ SETTINGS = {"cifar100": {"dataset": "cifar100"},
             "ilsvrc-small": {"dataset": "imagefolder", "data_root": "elsewhere", "backbone": "resnet18", "epochs": 60, "milestones": (20, 40)}}
 OURS = {"cifar100": "cifar100"}
 NUMBERS = ("source", "dataset", "class_batch", "method", "pruning_ratio", "step", "measure", "paper")
-MEASURES = {"top1": "top-1 accuracy (%)", "average_incremental_accuracy": "average incremental accuracy (%)",
-            "megabytes_added": "megabytes added since step 1"}
+TITLES = {"cifar100": "CIFAR-100", "ilsvrc-small": "iILSVRC-small", "icarl": "iCaRL", **{name: method.title for name, method in METHODS.items()}}
+MEASURES = {"top1": "top-1 (%)", "average_incremental_accuracy": "average (%)",
+            "megabytes_added": "MB added since step 1"}
 _TABLES = ("table1", "table2", "averages")
 
 Run = list[dict[str, Any]]          # the rows of a bank that are one run, step by step
@@ -179,10 +180,10 @@ def megabytes_added(run: Run) -> float:
 
 
 def _in_words(number: Mapping[str, Any]) -> str:
-    method = METHODS[number["method"]].title if number["method"] in METHODS else number["method"]
     ratio = "" if np.isnan(number["pruning_ratio"]) else f" at {number['pruning_ratio']:g}"
     step = "" if np.isnan(number["step"]) else f", step {number['step']:g}"
-    return f"{method}{ratio}, {number['dataset']} in steps of {number['class_batch']} classes{step}: {MEASURES[number['measure']]}"
+    return (f"{TITLES.get(number['method'], number['method'])}{ratio}, {TITLES[number['dataset']]} by {number['class_batch']}{step}: "
+            f"{MEASURES[number['measure']]}")
 
 
 # ---- what the figures show ------------------------------------------------------------------------------------------

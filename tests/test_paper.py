@@ -85,13 +85,13 @@ def test_a_run_with_other_settings_or_images_is_none_of_the_papers(changes):
 
 def test_the_other_arithmetic_can_be_asked_for():
     run = rows(paper.paper_run("cifar100", "lwf-mc", 10, precision="bf16"), [44.4] * 10)
-    assert of(verdicts(table(run), precision="bf16"), "LwF-MC, cifar100 in steps of 10 classes: average").verdict.tolist() == ["reproduced"]
+    assert of(verdicts(table(run), precision="bf16"), "LwF-MC, CIFAR-100 by 10: average").verdict.tolist() == ["reproduced"]
 
 
 def test_bytes_are_those_added_since_the_first_step_and_fewer_are_better():
     config = paper.paper_run("cifar100", "m2kd", 10)
     assert config.pruning_ratio == 0.75
-    compared = of(verdicts(table(rows(config, [50.0] * 10, added=400_000))), "M²KD, cifar100 in steps of 10 classes: megabytes")
+    compared = of(verdicts(table(rows(config, [50.0] * 10, added=400_000))), "M²KD, CIFAR-100 by 10: MB added")
     assert compared.ours.tolist() == [0.4] and compared.verdict.tolist() == ["above"]
 
 
@@ -99,7 +99,7 @@ def test_images_of_a_folder_count_when_they_are_named_by_their_hash():
     config = paper.paper_run("ilsvrc-small", "m2kd", 10)
     assert (config.backbone, config.epochs, config.milestones) == ("resnet18", 60, (20, 40))
     bank_table = table(rows(config, [50.0] * 10, added=9_800_000, data_sha256="0123456789abcdef"))
-    what = "M²KD, ilsvrc-small"
+    what = "M²KD, iILSVRC-small by 10"
     assert of(verdicts(bank_table), what).verdict.tolist() == ["not run"]
     assert of(verdicts(bank_table, images={"ilsvrc-small": "0123456789abcdef"}), what).verdict.tolist() == ["reproduced"]
     cifar = rows(paper.paper_run("cifar100", "lwf-mc", 5), [32.6] * 20, dataset="imagefolder", data_sha256="fedc")
