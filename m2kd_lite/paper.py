@@ -18,12 +18,12 @@ from m2kd_lite.errors import BadInput
 from m2kd_lite.methods import METHODS
 from m2kd_lite.pictures_explorer import Curve
 
-# The paper gives one number each, without a spread. The average of a run of ours has a standard deviation of about a point over three
-# seeds (data/results/glyphs_quick.csv): what is nearer than that is the same number.
+# The paper gives one number each, without a spread. Over three seeds of ours, averages have standard deviations of 0.3 to 1.5 points
+# (data/results/glyphs_quick.csv): what is about as near as that is the same number.
 REPRODUCED_POINTS = 1.0
 # Section 4.4 calls "around 3%" a "marginal performance variation".
 NEAR_POINTS = 3.0
-# The bytes follow from the network's shape and from how it is packed; seeds move them by far less than this.
+# Bytes follow from the network's shape and from how it is packed: in the same bank, seeds move them by less than 0.3 %.
 REPRODUCED_BYTES = 0.05
 VERDICTS = {
     "not run": "no run of it, with the paper's settings and images, is in the banks",
