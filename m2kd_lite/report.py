@@ -38,6 +38,7 @@ def write_report(folders: Sequence[Path], out: Path, mix_profiles: bool = False)
         more than one profile without `mix_profiles`.
     CannotWrite : `out` cannot be written.
     """
+    storage.check_local(out)
     paths = [Path(folder).resolve() for folder in folders]
     twice = [path for path in paths if paths.count(path) > 1]
     if twice:

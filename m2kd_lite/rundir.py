@@ -41,6 +41,7 @@ def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
 
     A folder that holds something is used only with `resume`, and only for the run that it holds.
     """
+    storage.check_local(path)
     try:
         holds_something = path.exists() and not _is_blank(path)
     except OSError as error:

@@ -47,6 +47,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise CannotWrite(f"{path}: cannot write: {error.strerror or error}") from error
 
 
+def check_local(path: Path | str) -> None:
+    """Raise BadInput for an address as s3://bucket/x, which would become a folder named "s3:" here."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):       # of two letters or more: C:/ is a drive
+        raise BadInput(f"--out {path}: not allowed; give a folder or file of this machine (papermill can write executed notebooks "
+                       "elsewhere, see docs/clusters.md)")
+
+
 def is_leftover(path: Path, names: Collection[str]) -> bool:
     """Whether `path` is what a killed `write_bytes` leaves beside one of the files `names`."""
     match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}\.tmp", path.name)

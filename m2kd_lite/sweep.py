@@ -153,6 +153,7 @@ def run(plan: Plan, out: Path, place: Place, on_event: OnEvent = ignore,
     M2KDError : cells failed; lists them with their tracebacks. Or the workers were lost too often.
     Interrupted : on request; the same call goes on.
     """
+    storage.check_local(out)
     out = Path(out).resolve()
     with _claimed(out, plan):
         _Sweep(plan, out, place, on_event, should_stop).run()
