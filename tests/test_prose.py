@@ -82,6 +82,30 @@ def test_the_readme_has_the_numbers_of_the_bank(method):
     assert abs(int(row[4].replace(",", "")) - added.mean()) <= 0.01 * added.mean()
 
 
+CLASS_BATCHES = (50, 20, 10, 5)
+RATIOS = (0.6, 0.7, 0.75, 0.8, 0.9)
+
+
+def grid_rows():
+    """README's table of class batches and pruning ratios, as the bank has it: average incremental accuracy, mean ± sd of its runs."""
+    table = bank_of("glyphs_grid.csv")
+    ends = table[table.step == -(-100 // table.class_batch)]
+    kinds = [(f"`{method}`", ends[ends.method == method]) for method in ("finetune", "lwf-mc", "m2kd-no-pruning", "joint")]
+    kinds += [(f"`m2kd`, ratio {ratio:g}", ends[(ends.method == "m2kd") & (ends.pruning_ratio == ratio)]) for ratio in RATIOS]
+    for name, runs in kinds:
+        cells = []
+        for batch in CLASS_BATCHES:
+            average = runs[runs.class_batch == batch].average_incremental_accuracy
+            spread = f" ± {average.std():.1f}" if len(average) > 1 else ""
+            cells.append(f"{average.mean():.1f}{spread}" if len(average) else "")
+        yield f"| {name} | {' | '.join(cells)} |".replace("  ", " ")
+
+
+def test_the_readme_has_the_table_of_class_batches_and_ratios():
+    text = (ROOT / "README.md").read_text()
+    assert not [row for row in grid_rows() if row not in text]
+
+
 # A number with a unit, in figures or in words.
 NUMBER = re.compile(r"(?i)\b(?:\d[\d,.]*|one|two|three|four|five|six|seven|eight|nine|ten|twice|half|third|thirds|quarter|"
                     r"almost|most)\b[ -]?(?:%|per cent|points?\b|times\b|×|MB|kB|bytes|s\b|seconds?|minutes?)")
