@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from spellchecker import SpellChecker
 
@@ -104,6 +105,7 @@ def grid_rows():
 def test_the_readme_has_the_table_of_class_batches_and_ratios():
     text = (ROOT / "README.md").read_text()
     assert not [row for row in grid_rows() if row not in text]
+    assert not [sentence for sentence in grid_claims()["README.md"] if sentence not in " ".join(text.split())]
 
 
 # A number with a unit, in figures or in words.
@@ -124,7 +126,8 @@ NOT_MEASURED = (
 
 
 def span(values, digits=1):
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+    low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
+    return f"{low} to {high}" if low != high else low
 
 
 def listed(values):
@@ -167,10 +170,44 @@ def claims():
     }
 
 
+def grid_claims():
+    """Page to its sentences on the grid of class batches and pruning ratios; of as many seeds as the bank has."""
+    table = bank_of("glyphs_grid.csv")
+
+    def end(method, batch, ratio=None):
+        ratio = ratio or (0.8 if batch >= 20 else 0.75)
+        rows = table[(table.method == method) & (table.class_batch == batch) & ((table.method != "m2kd") | (table.pruning_ratio == ratio))]
+        return rows.sort_values("step").groupby("seed").last()
+
+    def average(*which):
+        return end(*which).average_incremental_accuracy
+
+    def gap(batch):
+        return (average("m2kd-no-pruning", batch) - average("lwf-mc", batch)).dropna()
+
+    assert (gap(10) > 0).all() and (gap(20) < 0).all() and (gap(5) < 0).all()
+    last = {batch: end("finetune", batch).top1 for batch in CLASS_BATCHES}
+    few, tuned = end("lwf-mc", 5), end("finetune", 5)
+    ratios = pd.DataFrame({ratio: average("m2kd", 20, ratio) for ratio in RATIOS}).dropna()
+    near = ratios.drop(columns=0.9)
+    return {
+        "README.md": [f"has the higher average in each of {len(gap(10))} seeds, by {span(gap(10))} points"],
+        "instructors.md": [
+            f"FT ends at {span(last[50])} % with 50 classes a step, at {span(last[20])} % with 20, at {span(last[10])} % with 10 and at "
+            f"{span(last[5])} % with 5",
+            f"of step 1 {span(few.accuracy_by_step.str[0])} % are left, but LwF-MC forgets {span(few.forgetting)} points where FT forgets "
+            f"{span(tuned.forgetting)}",
+            f"with 10 classes a step, by {span(gap(10))} points in each seed; LwF-MC's is higher with 20, by {span(-gap(20))} points, and with 5, by "
+            f"{span(-gap(5))} points",
+            f"the averages at 0.6, 0.7, 0.75 and 0.8 lie {span(near.max(axis=1) - near.min(axis=1))} points apart in one seed, and 0.9 lies "
+            f"{span(near.min(axis=1) - ratios[0.9])} points below the lowest of them"],
+    }
+
+
 @pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "docs" / "instructors.md"], ids=lambda path: path.name)
 def test_every_measured_number_follows_from_a_bank(path):
     text = " ".join(prose(path).split())
-    said = claims().get(path.name, [])
+    said = claims().get(path.name, []) + grid_claims().get(path.name, [])
     assert not [sentence for sentence in said if sentence not in text]
     assert not unfounded(text, said)
 
