@@ -185,19 +185,20 @@ def grid_claims():
     def gap(batch):
         return (average("m2kd-no-pruning", batch) - average("lwf-mc", batch)).dropna()
 
-    assert (gap(10) > 0).all() and (gap(20) < 0).all() and (gap(5) < 0).all()
+    assert (gap(20) < 0).all() and (gap(5) < 0).all()
+    ten = f"{', '.join(f'{points:+.1f}' for points in gap(10))} points, seed by seed"
     last = {batch: end("finetune", batch).top1 for batch in CLASS_BATCHES}
     few, tuned = end("lwf-mc", 5), end("finetune", 5)
     ratios = pd.DataFrame({ratio: average("m2kd", 20, ratio) for ratio in RATIOS}).dropna()
     near = ratios.drop(columns=0.9)
     return {
-        "README.md": [f"has the higher average in each of {len(gap(10))} seeds, by {span(gap(10))} points"],
+        "README.md": [f"differs from LwF-MC in average by {ten}"],
         "instructors.md": [
             f"FT ends at {span(last[50])} % with 50 classes a step, at {span(last[20])} % with 20, at {span(last[10])} % with 10 and at "
             f"{span(last[5])} % with 5",
             f"of step 1 {span(few.accuracy_by_step.str[0])} % are left, but LwF-MC forgets {span(few.forgetting)} points where FT forgets "
             f"{span(tuned.forgetting)}",
-            f"with 10 classes a step, by {span(gap(10))} points in each seed; LwF-MC's is higher with 20, by {span(-gap(20))} points, and with 5, by "
+            f"with 10 classes a step it differs from LwF-MC's by {ten}; LwF-MC's is higher with 20, by {span(-gap(20))} points, and with 5, by "
             f"{span(-gap(5))} points",
             f"the averages at 0.6, 0.7, 0.75 and 0.8 lie {span(near.max(axis=1) - near.min(axis=1))} points apart in one seed, and 0.9 lies "
             f"{span(near.min(axis=1) - ratios[0.9])} points below the lowest of them"],
