@@ -41,7 +41,7 @@ LESSONS = (
     ("", DEMONSTRATION | dict(method="lwf-mc")),
 )
 # Every method, class batch and pruning ratio with the profile `quick`, to be looked at together. Not every ratio lasts for
-# every number of steps: the stem of ResNet-8 has 144 weights for characters in grey.
+# every number of steps: the first layer of ResNet-8 has 432 weights for images in colour.
 GRID = (
     *(("", dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.8, 0.6, 0.7, 0.75, 0.9)),
     *(("", dict(method=method, class_batch=20)) for method in ("finetune", "lwf-mc", M2KD)),

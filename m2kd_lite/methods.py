@@ -51,6 +51,12 @@ METHODS = {
 }
 
 
+def title_of(method: str, pruning_ratio: float) -> str:
+    """A run in a figure or a sentence: the row's title, with its ratio where it prunes."""
+    row = METHODS[method]
+    return f"{row.title}, ratio {pruning_ratio:g}" if row.prunes else row.title
+
+
 def unused_settings(method: Method) -> tuple[str, ...]:
     """Settings at which a row does not look: runs of it that differ in nothing else are the same run."""
     return ((() if method.prunes else ("pruning_ratio", "finetune_epochs"))

@@ -15,7 +15,7 @@ import pandas as pd
 from m2kd_lite import bank
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
-from m2kd_lite.methods import METHODS
+from m2kd_lite.methods import METHODS, title_of
 from m2kd_lite.pictures_explorer import Curve
 
 # The paper gives one number each, without a spread. Over three seeds of ours, averages have standard deviations of 0.3 to 1.5 points
@@ -180,7 +180,7 @@ def megabytes_added(run: Run) -> float:
 
 
 def _in_words(number: Mapping[str, Any]) -> str:
-    ratio = "" if np.isnan(number["pruning_ratio"]) else f" at {number['pruning_ratio']:g}"
+    ratio = "" if np.isnan(number["pruning_ratio"]) else f", ratio {number['pruning_ratio']:g}"
     step = "" if np.isnan(number["step"]) else f", step {number['step']:g}"
     return (f"{TITLES.get(number['method'], number['method'])}{ratio}, {TITLES[number['dataset']]} by {number['class_batch']}{step}: "
             f"{MEASURES[number['measure']]}")
@@ -199,9 +199,8 @@ def marks(reported: pd.DataFrame, config: RunConfig, dataset: str) -> list[tuple
 
 
 def title(config: RunConfig) -> str:
-    """A run in a figure: the method, with its ratio where it prunes."""
-    method = METHODS[config.method]
-    return f"{method.title} at {config.pruning_ratio:g}" if method.prunes else method.title
+    """A run in a figure."""
+    return title_of(config.method, config.pruning_ratio)
 
 
 def curves(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None,

@@ -9,10 +9,11 @@ from test_widgets import picture
 
 from m2kd_lite import bank, widgets
 from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput
 from m2kd_lite.widgets.explorer import DATASETS, RATIOS, Choice, Results, cannot_last, describe, render, table
 
 ROOT = Path(__file__).parents[1]
-PAPER = ROOT / "data" / "paper" / "table1.csv"
+PAPER = ROOT / "data" / "paper"
 
 
 def row(method, seed, top1, ratio=0.8, **more):
@@ -127,6 +128,13 @@ def test_a_training_can_be_cancelled_and_begun_again(panel, tmp_path, monkeypatc
     assert "The training ended: stopped; it goes on from here when it is started again." in panel.text.value
     assert view.bar.description == "Stopped"
     assert panel.train.layout.display is None and not (tmp_path / "runs" / "results.csv").exists()
+
+
+def test_what_is_no_method_or_profile_is_refused():
+    with pytest.raises(BadInput, match="--method nope: not allowed; give one of finetune"):
+        widgets.explorer(["lwf-mc", "nope"], root=ROOT)
+    with pytest.raises(BadInput, match="--profile nope: not allowed"):
+        widgets.explorer(profile="nope", root=ROOT)
 
 
 def test_without_a_method_the_panel_asks_for_one(panel):

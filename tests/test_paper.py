@@ -63,7 +63,7 @@ def test_a_row_holds_the_mean_over_the_seeds_and_how_many_there_are():
     config = paper.paper_run("cifar100", "m2kd", 20, 0.8)
     other = config.model_copy(update={"seed": 1})
     run, again = rows(config, TABLE_1[0.8]), rows(other, [value + 1 for value in TABLE_1[0.8]])
-    compared = of(verdicts(table(run, again)), "M²KD at 0.8")
+    compared = of(verdicts(table(run, again)), "M²KD, ratio 0.8")
     assert compared.verdict.tolist() == ["reproduced"] * 5 and compared.runs.tolist() == [2] * 5
     assert compared.difference.tolist() == pytest.approx([0.5] * 5)
 
@@ -71,7 +71,7 @@ def test_a_row_holds_the_mean_over_the_seeds_and_how_many_there_are():
 def test_a_run_counts_only_for_its_own_numbers():
     low = rows(paper.paper_run("cifar100", "m2kd", 20, 0.6), [value - 10 for value in TABLE_1[0.6]])
     compared = verdicts(table(low))
-    assert set(of(compared, "M²KD at 0.6").verdict) == {"not reached"}
+    assert set(of(compared, "M²KD, ratio 0.6").verdict) == {"not reached"}
     assert (compared.runs > 0).sum() == 5
 
 
@@ -124,23 +124,23 @@ def test_a_run_is_found_again_after_a_bank_was_written_and_read(tmp_path):
 def test_curves_have_our_runs_the_papers_marks_and_the_names_of_what_is_lacking():
     configs = [paper.paper_run("cifar100", method, 20) for method in ("finetune", "m2kd")]
     shown, lacking = paper.curves(table(rows(configs[0], [80.0, 40, 30, 20, 10])), configs, None, REPORTED, "cifar100")
-    assert lacking == ["M²KD at 0.8"] and list(shown) == ["FT", "M²KD at 0.8"]
+    assert lacking == ["M²KD, ratio 0.8"] and list(shown) == ["FT", "M²KD, ratio 0.8"]
     assert shown["FT"].top1.tolist() == [[80, 40, 30, 20, 10]] and not shown["FT"].paper
-    assert len(shown["M²KD at 0.8"].top1) == 0
-    assert shown["M²KD at 0.8"].paper == list(zip((20, 40, 60, 80, 100), TABLE_1[0.8], strict=True))
+    assert len(shown["M²KD, ratio 0.8"].top1) == 0
+    assert shown["M²KD, ratio 0.8"].paper == list(zip((20, 40, 60, 80, 100), TABLE_1[0.8], strict=True))
 
 
 def test_confusion_matrices_are_summed_over_the_seeds():
     config = RunConfig.make(dict(method="lwf-mc", class_batch=1))
     bank_table = table(rows(config, [50.0, 50]), rows(config.model_copy(update={"seed": 1}), [50.0, 50]))
     counted, lacking = paper.confusions(bank_table, [config, RunConfig.make(dict(method="m2kd", class_batch=1))])
-    assert counted["LwF-MC"].tolist() == [[6, 2], [0, 8]] and lacking == ["M²KD at 0.75"]
+    assert counted["LwF-MC"].tolist() == [[6, 2], [0, 8]] and lacking == ["M²KD, ratio 0.75"]
 
 
 def test_table_1_has_a_row_for_each_run():
     configs = [RunConfig.make(dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.6, 0.9)]
     ours = paper.by_ratio(table(rows(configs[0], [80.0, 40]), rows(configs[1].model_copy(update={"seed": 2}), [70.0, 30])), configs)
-    assert ours.index.tolist() == [("M²KD at 0.6", 0), ("M²KD at 0.9", 2)] and ours[40].tolist() == [40, 30] and ours.average.tolist() == [60, 50]
+    assert ours.index.tolist() == [("M²KD, ratio 0.6", 0), ("M²KD, ratio 0.9", 2)] and ours[40].tolist() == [40, 30] and ours.average.tolist() == [60, 50]
     assert paper.by_ratio(table(), configs).empty
 
 
@@ -150,7 +150,7 @@ def test_ratios_are_compared_within_a_seed_that_has_them_all():
 
     configs = [RunConfig.make(dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.6, 0.9)]
     ours = paper.by_ratio(table(made(0.6, 0, [80.0, 40]), made(0.9, 0, [70.0, 46]), made(0.6, 1, [20.0, 20])), configs)
-    apart = paper.apart(ours, ["M²KD at 0.6", "M²KD at 0.9"])
+    apart = paper.apart(ours, ["M²KD, ratio 0.6", "M²KD, ratio 0.9"])
     assert apart.index.tolist() == [0] and apart.points.tolist() == [2]
-    assert (apart.best[0], apart.worst[0]) == ("M²KD at 0.6", "M²KD at 0.9")
-    assert paper.apart(ours, ["M²KD at 0.6", "M²KD at 0.7"]).empty and paper.apart(paper.by_ratio(table(), configs), ["M²KD at 0.6"]).empty
+    assert (apart.best[0], apart.worst[0]) == ("M²KD, ratio 0.6", "M²KD, ratio 0.9")
+    assert paper.apart(ours, ["M²KD, ratio 0.6", "M²KD, ratio 0.7"]).empty and paper.apart(paper.by_ratio(table(), configs), ["M²KD, ratio 0.6"]).empty

@@ -10,7 +10,7 @@ from m2kd_lite.rundir import read_run
 
 
 @pytest.fixture(scope="module")
-def page(finished, tmp_path_factory):
+def written(finished, tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "report.html"
     report.write_report([finished(method)[0] for method in ("finetune", "lwf-mc", "m2kd")], out)
     return out.read_text()
@@ -36,32 +36,32 @@ class Reader(HTMLParser):
         self.links += [value for key, value in attributes.items() if key in ("src", "href")]
 
 
-def test_it_is_self_contained_and_every_picture_has_words(page):
+def test_it_is_self_contained_and_every_picture_has_words(written):
     reader = Reader()
-    reader.feed(page)
-    assert all(link.startswith("data:image/png;base64,") for link in reader.links) and "<script" not in page
+    reader.feed(written)
+    assert all(link.startswith("data:image/png;base64,") for link in reader.links) and "<script" not in written
     assert len(reader.images) == 4                          # curves, what is left, matrices, ledgers
     assert all(len(image["alt"].split()) > 8 for image in reader.images)
 
 
-def test_numbers_are_those_of_the_runs(page, finished):
+def test_numbers_are_those_of_the_runs(written, finished):
     for method in ("finetune", "lwf-mc", "m2kd"):
         _, metrics = finished(method)
-        row = re.search(rf'<th scope="row">{re.escape(report.METHODS[method].title)}</th>(.*?)</tr>', page, re.S).group(1)
+        row = re.search(rf'<th scope="row">{re.escape(report.METHODS[method].title)}</th>(.*?)</tr>', written, re.S).group(1)
         shown = re.findall(r"<td>([\d.,-]+)</td>", row)
         assert shown[:4] == [f"{metrics['average_incremental_accuracy']:.1f}", f"{metrics['final_accuracy']:.1f}",
                              f"{metrics['steps'][-1]['accuracy_by_step'][0]:.1f}", f"{metrics['forgetting']:.1f}"]
-        assert f"{metrics['bytes']['total']:,}" in page
+        assert f"{metrics['bytes']['total']:,}" in written
 
 
-def test_the_ledger_is_split_by_step_beside_the_papers_table(page, finished):
+def test_the_ledger_is_split_by_step_beside_the_papers_table(written, finished):
     per_step = finished("m2kd")[1]["bytes"]["per_step"]
-    rows = re.findall(r'<tr><th scope="row">M²KD</th><td>(\d+|all)</td>(.*?)</tr>', page, re.S)
+    rows = re.findall(r'<tr><th scope="row">M²KD</th><td>(\d+|all)</td>(.*?)</tr>', written, re.S)
     assert [step for step, _ in rows] == ["2", "3", "all"]
     for (_, cells), before, after in zip(rows, (per_step[0], per_step[1], per_step[0]), (per_step[1], per_step[2], per_step[2])):
         shown = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,-]+)</td>", cells)]
         assert shown == [after[part] - before[part] for part in (*plots.COMPONENTS, "total")]
-    assert "840,000" in page and "9,400,000" in page
+    assert "840,000" in written and "9,400,000" in written
 
 
 def test_names_from_a_file_cannot_write_into_the_page(finished, monkeypatch):

@@ -15,11 +15,11 @@ import ipywidgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from m2kd_lite import bank, masks, notebook
+from m2kd_lite import bank, masks, notebook, paper
 from m2kd_lite.background import BackgroundRun
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput, LayerExhausted, M2KDError
-from m2kd_lite.methods import METHODS
+from m2kd_lite.methods import METHODS, title_of
 from m2kd_lite.nets import convolution_sizes
 from m2kd_lite.pictures_explorer import Curve, explored
 from m2kd_lite.rundir import read_run
@@ -61,7 +61,7 @@ class Choice:
 
     def title(self, method: str) -> str:
         """The method's name, with the ratio where there is one."""
-        return f"{METHODS[method].title}, ratio {self.pruning_ratio:g}" if METHODS[method].prunes else METHODS[method].title
+        return title_of(method, self.pruning_ratio)
 
 
 class Results:
@@ -71,12 +71,12 @@ class Results:
     ----------
     paths : banks; of a run that is in several, the last counts.
     local : the bank that new runs join; it need not be there yet, and comes last.
-    table1 : the paper's Table 1, data/paper/table1.csv.
+    reported : folder of the paper's numbers, data/paper.
     """
 
-    def __init__(self, paths: Sequence[Path], local: Path, table1: Path):
+    def __init__(self, paths: Sequence[Path], local: Path, reported: Path):
         self.paths, self.local = list(paths), Path(local)
-        self._table1 = bank.load_paper(table1)
+        self._reported = paper.numbers(reported)
         self.read()
 
     def read(self) -> None:
@@ -93,11 +93,7 @@ class Results:
 
     def in_the_paper(self, choice: Choice, method: str) -> list[tuple[int, float]]:
         """(classes seen, top-1 in per cent) that the paper's Table 1 has for this choice; empty if it has none."""
-        rows = self._table1
-        rows = rows[(rows.dataset == choice.dataset) & (rows.class_batch == choice.class_batch) & (rows.method == method)]
-        if METHODS[method].prunes:
-            rows = rows[rows.pruning_ratio == choice.pruning_ratio]
-        return list(zip(rows.classes_seen, rows.top1, strict=True))
+        return paper.marks(self._reported, choice.config(method, choice.seeds[0]), choice.dataset)
 
     def missing(self, choice: Choice) -> list[RunConfig]:
         """Runs without which a chosen method has nothing to show."""
@@ -128,10 +124,10 @@ def render(results: Results, choice: Choice) -> Figure:
     for place, method in enumerate(METHODS):
         if method not in choice.methods:
             continue
-        runs, paper = results.runs(choice, method), results.in_the_paper(choice, method)
-        if runs or paper:
+        runs, marks = results.runs(choice, method), results.in_the_paper(choice, method)
+        if runs or marks:
             classes = [row["classes_seen"] for row in runs[0]] if runs else []
-            curves[choice.title(method)] = Curve(place, classes, np.array([[row["top1"] for row in run] for run in runs]), paper)
+            curves[choice.title(method)] = Curve(place, classes, np.array([[row["top1"] for row in run] for run in runs]), marks)
         counted = [bank.confusion_matrix(run[-1]["confusion"]) for run in runs if run[-1]["confusion"]]
         if counted:
             confusions[METHODS[method].title] = sum(counted)
@@ -147,9 +143,9 @@ def describe(results: Results, choice: Choice) -> str:
             last = [run[-1] for run in runs]
             told.append(f"{choice.title(method)} ends at {_mean(last, 'top1')} %, average {_mean(last, 'average_incremental_accuracy')} %, "
                         f"forgetting {_mean(last, 'forgetting')} points ({_count(runs)}).")
-        paper = results.in_the_paper(choice, method)
-        if paper:
-            told.append(f"The paper's {choice.title(method)} ends at {paper[-1][1]:.1f} % (ResNet-32, 80 epochs a step).")
+        marks = results.in_the_paper(choice, method)
+        if marks:
+            told.append(f"The paper's {choice.title(method)} ends at {marks[-1][1]:.1f} % (ResNet-32, 80 epochs a step).")
     for config in results.missing(choice):
         why = cannot_last(config)
         told.append(f"{choice.title(config.method)} cannot be run: {why}." if why else
@@ -187,15 +183,21 @@ def explorer(methods: Sequence[str] = ("finetune", "lwf-mc", "m2kd"), profile: s
     methods : those that are ticked at first.
     profile : whose runs are looked for, and trained.
     root : the project's folder, with data/results/ and runs/; by default the one that the notebook is in.
+
+    Raises
+    ------
+    BadInput : no such method or profile; or the banks or the paper's numbers cannot be read.
     """
+    for method in methods:
+        RunConfig.make(dict(method=method, profile=profile))
     root = Path(root or notebook.project_root())
     # Backwards: of a run in glyphs_grid and in glyphs_quick, the one in glyphs_grid counts, which has its confusion matrix.
     banks = sorted((root / "data" / "results").glob("*.csv"), reverse=True)
-    return Explorer(Results(banks, root / "runs" / "results.csv", root / "data" / "paper" / "table1.csv"), methods, profile)
+    return Explorer(Results(banks, root / "runs" / "results.csv", root / "data" / "paper"), methods, profile)
 
 
 class Explorer(Panel):
-    """The panel. `run` is the training under way, or the last one."""
+    """The panel. `run` is the training under way, or None."""
 
     def __init__(self, results: Results, methods: Sequence[str], profile: str):
         self.results, self.profile, self.run = results, profile, None
@@ -228,7 +230,7 @@ class Explorer(Panel):
 
     def redraw(self) -> None:
         super().redraw()
-        self._show(self.train, bool(self._possible()) and not self._busy())
+        self._show(self.train, bool(self._possible()) and self.run is None)
 
     def begin(self) -> None:
         """Train the first run that is missing, in a process of its own."""
@@ -236,9 +238,9 @@ class Explorer(Panel):
         folder = self.results.local.parent / notebook.run_folder(config).name
         view = TrainingView()
         self.training.children = [ipywidgets.HTML(f"<p>Training {escape(METHODS[config.method].title)}, seed {config.seed}, in the background.</p>"), view]
-        self.run = BackgroundRun(config, folder, view, partial(self._ended, folder, view))
         self._show(self.train, False)
         self._show(self.cancel, True)
+        self.run = BackgroundRun(config, folder, view, partial(self._ended, folder, view))
 
     def stop(self) -> None:
         """Ask the training to end; what it has learnt is kept, and the next one like it goes on from there."""
@@ -262,9 +264,6 @@ class Explorer(Panel):
 
     def _possible(self) -> list[RunConfig]:
         return [config for config in self.results.missing(self.choice(**self.state())) if cannot_last(config) is None]
-
-    def _busy(self) -> bool:
-        return self.run is not None
 
     def _offer_class_batches(self, change) -> None:
         slider, offered = self.controls["class_batch"], DATASETS[change["new"]][2]
