@@ -14,7 +14,8 @@ from pydantic_core import PydanticUndefined
 
 from m2kd_lite.errors import BadInput
 
-METHOD_NAMES = ("finetune", "lwf-mc", "m2kd-no-pruning", "m2kd", "joint")
+EXEMPLAR_METHODS = ("icarl", "icarl-aux", "icarl-m2kd")
+METHOD_NAMES = ("finetune", "lwf-mc", "m2kd-no-pruning", "m2kd", "joint", *EXEMPLAR_METHODS, "scaled", "rwalk", "ewc")
 DATASET_NAMES = ("glyphs", "digits", "fashion-mnist", "cifar100", "imagefolder")
 CLASS_ORDERS = ("natural", "seed1993", "icarl", "random")
 BACKBONES = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet18")
@@ -25,16 +26,17 @@ EMBEDDED = ("glyphs", "digits")                 # need no download and no folder
 PROFILES: dict[str, dict[str, Any]] = {
     # Tests: everything runs, nothing is learnt.
     "smoke": dict(backbone="resnet8", epochs=1, finetune_epochs=1, batch_size=32, class_order="seed1993",
-                  train_per_class=8, test_per_class=4, decay_at=(0.5,)),
+                  train_per_class=8, test_per_class=4, decay_at=(0.5,), exemplars=200),
     # A lesson: five steps of glyphs in about a minute on two cores. Batch 32, because binary cross entropy leaves its
     # plateau slowly on little data: the number of updates counts, not the number of images. For the same reason the
     # rate falls late, after 0.7 of the epochs, where iCaRL's code has its first milestone (49 of 70).
     "quick": dict(backbone="resnet8", epochs=10, finetune_epochs=1, batch_size=32, class_order="seed1993",
-                  train_per_class=None, test_per_class=None, decay_at=(0.7,)),
+                  train_per_class=None, test_per_class=None, decay_at=(0.7,), exemplars=200),
     # Section 4.1: "training batch size of 128", "80 epochs for Cifar-100", "decays by a factor of 5 every 40 epochs",
     # "fine tune the network for another 15 epochs". The class order is that of iCaRL, whose setting the paper follows.
+    # Section 4.6: "2000 samples (i.e. the default exemplar size)"; that is 4 % of CIFAR-100, and 200 are 5 % of the glyphs.
     "paper": dict(backbone="resnet32", epochs=80, finetune_epochs=15, batch_size=128, class_order="icarl",
-                  train_per_class=None, test_per_class=None, decay_at=(0.5,)),
+                  train_per_class=None, test_per_class=None, decay_at=(0.5,), exemplars=2000),
 }
 
 
@@ -81,7 +83,8 @@ class RunConfig(BaseModel):
     alpha: float = _field(0.5, "weight of the hard labels on the auxiliary head (Eq. 3)", "a number from 0 to 10", ge=0, le=10)
     # Section 4.1: "lambda is set to be 1.0".
     lambda_aux: float = _field(1.0, "weight of the auxiliary loss (Eq. 4)", "a number from 0 to 10", ge=0, le=10)
-    exemplars: int = _field(0, "images kept from old classes, in all", "0: none of these methods keeps exemplars", ge=0, le=0)
+    exemplars: int = _field(..., "images kept from old classes, in all (2000 in section 4.6)",
+                            "a whole number, at least one a class of the data set", ge=0)
     train_per_class: int | None = _field(..., "use only the first so many training images of a class",
                                          "a whole number, 1 or more", ge=1)
     test_per_class: int | None = _field(..., "use only the first so many test images of a class",
@@ -106,6 +109,8 @@ class RunConfig(BaseModel):
             epochs = int(values["epochs"])
             values["milestones"] = [m for m in (round(share * epochs) for share in decay_at) if 1 <= m < epochs]
         values.setdefault("milestones", [])
+        if values.get("method") not in EXEMPLAR_METHODS:
+            values["exemplars"] = given.get("exemplars", 0)
         if "pruning_ratio" not in values:
             values["pruning_ratio"] = 0.8 if str(values.get("class_batch", 20)).isdecimal() and int(
                 values.get("class_batch", 20)) >= 20 else 0.75
@@ -122,6 +127,10 @@ class RunConfig(BaseModel):
         if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
             raise _not_allowed("milestones", ",".join(map(str, self.milestones)),
                                f"rising whole numbers from 1 to epochs - 1 = {self.epochs - 1}")
+        if self.exemplars and self.method not in EXEMPLAR_METHODS:
+            raise _not_allowed("exemplars", str(self.exemplars), f"0: --method {self.method} keeps no exemplars")
+        if not self.exemplars and self.method in EXEMPLAR_METHODS:
+            raise _not_allowed("exemplars", "0", "at least one a class: without exemplars there is no class mean to be near to")
         if self.dataset == "imagefolder" and not self.data_root:
             raise _not_allowed("data_root", "(none)", "the folder with train/ and test/, which --dataset imagefolder needs")
         if self.dataset in EMBEDDED and self.data_root:

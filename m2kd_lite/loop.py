@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from m2kd_lite.device import autocast
+from m2kd_lite.importance import Walk
 from m2kd_lite.nets import IncrementalNet
 
 # (logits, auxiliary logits or None, main targets, auxiliary targets, labels) of a batch, to a scalar.
@@ -50,12 +51,13 @@ class Update:
     loss_sum : scalar float64; each update adds its loss.
     momentum, weight_decay : of SGD.
     precision : see `device.autocast`.
+    walk : what holds important weights, for a method with a penalty.
     """
 
     def __init__(self, net: IncrementalNet, data: TrainingData, objective: Objective, *, batch_size: int,
                  frozen: Mapping[str, Tensor], momenta: Mapping[str, Tensor], loss_sum: Tensor, momentum: float,
-                 weight_decay: float, precision: str):
-        self._net, self._data, self._objective, self._precision = net, data, objective, precision
+                 weight_decay: float, precision: str, walk: Walk | None = None):
+        self._net, self._data, self._objective, self._precision, self._walk = net, data, objective, precision, walk
         self._loss_sum = loss_sum
         self._device = data.images.device
         self._rows = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
@@ -75,6 +77,8 @@ class Update:
         self._rows.copy_(rows)
         self._flips.copy_(flips)
         self._go()
+        if self._walk:
+            self._walk.tick()
 
     def set_rate(self, rate: float) -> None:
         """The learning rate from now on."""
@@ -91,7 +95,10 @@ class Update:
         loss.backward()
         for weight, is_frozen in self._frozen:
             weight.grad.masked_fill_(is_frozen, 0.0)        # before the update, so that no momentum builds up
+        noted = self._walk.before_update() if self._walk else None
         self._optimizer.step()
+        if self._walk:
+            self._walk.after_update(noted)
         self._loss_sum += loss.detach()
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +112,8 @@ class Update:
         """
         moved = [*self._net.parameters(), *self._net.buffers(), self._loss_sum,
                  *(kept["momentum_buffer"] for kept in self._optimizer.state.values())]
+        if self._walk:
+            moved += [*self._walk.traces["squares"].values(), *self._walk.traces["path"].values()]
         before = [tensor.detach().clone() for tensor in moved]
         aside = torch.cuda.Stream(self._device)
         aside.wait_stream(torch.cuda.current_stream(self._device))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from m2kd_lite import losses, masks, snapshots, targets
+from m2kd_lite import losses, masks, scaled, snapshots, targets
+from m2kd_lite.importance import Penalty
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,11 @@ class Method:
     prunes : whether each step freezes what it keeps and later steps move the free weights only (section 3.3). If not,
         every weight moves.
     memory : what is kept beside the current network: "none", "snapshots" (whole earlier models), "one weight set and a
-        mask", or "all images".
+        mask", "all images", "exemplars", "exemplars and snapshots" (section 4.5), or "importances" (`importance.py`).
+    decision : how a class is chosen: by "argmax" of the main head, by "nearest class mean" of the exemplars
+        (`exemplars.py`), or by "rescaled" probabilities (`scaled.py`).
+    softmax : whether labels and teachers are matched by softmax (`scaled.py`) in place of Eq. 1 to 4.
+    penalty : what moving a parameter costs, in place of teachers.
     fill, main_loss, auxiliary_loss, prune, rebuild : the functions of `targets.py`, `losses.py`, `masks.py` and
         `snapshots.py` that do the work, for a notebook to exchange.
     """
@@ -35,11 +40,19 @@ class Method:
     auxiliary: bool = False
     prunes: bool = False
     memory: str = "none"
+    decision: str = "argmax"
+    softmax: bool = False
+    penalty: Penalty | None = None
     fill: Callable[..., tuple[Tensor, Tensor]] = targets.target_matrix
     main_loss: Callable[..., Tensor] = losses.distillation_loss
     auxiliary_loss: Callable[..., Tensor] = losses.auxiliary_loss
     prune: Callable[..., dict[str, Tensor]] = masks.prune
     rebuild: Callable[..., dict[str, Tensor]] = snapshots.Snapshots.state
+
+    @property
+    def keeps_exemplars(self) -> bool:
+        """Whether images of old classes are kept, as many as the setting `exemplars` says."""
+        return self.memory.startswith("exemplars")
 
 
 METHODS = {
@@ -48,6 +61,13 @@ METHODS = {
     "m2kd-no-pruning": Method("M²KD (no pruning)", targets.own_step, auxiliary=True, memory="snapshots"),
     "m2kd": Method("M²KD", targets.own_step, auxiliary=True, prunes=True, memory="one weight set and a mask"),
     "joint": Method("Upper bound", targets.no_teachers, memory="all images"),
+    "icarl": Method("iCaRL", targets.penultimate, memory="exemplars", decision="nearest class mean"),
+    "icarl-aux": Method("iCaRL, auxiliary", targets.penultimate, auxiliary=True, memory="exemplars", decision="nearest class mean"),
+    "icarl-m2kd": Method("iCaRL, M²KD", targets.own_step, auxiliary=True, memory="exemplars and snapshots",
+                         decision="nearest class mean"),
+    "scaled": Method("Scaled", targets.penultimate, fill=scaled.soft_targets, softmax=True, decision="rescaled"),
+    "rwalk": Method("RWalk", targets.no_teachers, memory="importances", penalty=Penalty(path=True)),
+    "ewc": Method("EWC", targets.no_teachers, memory="importances", penalty=Penalty(path=False)),
 }
 
 
@@ -60,4 +80,5 @@ def title_of(method: str, pruning_ratio: float) -> str:
 def unused_settings(method: Method) -> tuple[str, ...]:
     """Settings at which a row does not look: runs of it that differ in nothing else are the same run."""
     return ((() if method.prunes else ("pruning_ratio", "finetune_epochs"))
-            + (() if method.auxiliary else ("alpha", "lambda_aux")))
+            + (() if method.auxiliary else ("alpha", "lambda_aux"))
+            + (() if method.keeps_exemplars else ("exemplars",)))

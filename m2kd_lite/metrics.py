@@ -4,7 +4,7 @@ Accuracies are percentages, as in the paper. Called by `train.py`; the notebooks
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ BATCH = 500
 
 
 @torch.no_grad()
-def predict(net: nn.Module, images: Tensor, top: int = 5) -> Tensor:
+def predict(net: nn.Module, images: Tensor, top: int = 5, scores: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
     """The `top` likeliest classes of each image by the main head, best first.
 
     Parameters
     ----------
     net : in eval mode.
     images : (N, C, H, W) uint8.
+    scores : what decides, from the logits of a batch; the logits themselves, if not given.
 
     Returns
     -------
@@ -28,7 +29,7 @@ def predict(net: nn.Module, images: Tensor, top: int = 5) -> Tensor:
     best = []
     for start in range(0, len(images), BATCH):
         logits, _ = net(images[start:start + BATCH])
-        best.append(logits.topk(min(top, logits.shape[1]), dim=1).indices)
+        best.append(scores(logits).topk(min(top, logits.shape[1]), dim=1).indices)
     return torch.cat(best)
 
 

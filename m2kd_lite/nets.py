@@ -133,12 +133,19 @@ class IncrementalNet(nn.Module):
         -------
         (N, classes seen) float32, and the same or None for the auxiliary head.
         """
-        pixels = images.to(self.pixel_mean.dtype, memory_format=MEMORY_FORMAT)
-        middle, final = self.backbone((pixels - self.pixel_mean) / self.pixel_std)
+        middle, final = self._maps(images)
         logits = self.main(_global_average(final)).float()
         if self.auxiliary is None:
             return logits, None
         return logits, self.auxiliary(_global_average(middle)).float()
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the main head reads: (N, width) float32, from (N, C, H, W) uint8."""
+        return _global_average(self._maps(images)[1]).float()
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images.to(self.pixel_mean.dtype, memory_format=MEMORY_FORMAT)
+        return self.backbone((pixels - self.pixel_mean) / self.pixel_std)
 
     def set_pixel_statistics(self, images: Tensor) -> None:
         """Take the normalisation, a mean and a deviation per channel, from the first step's training images."""

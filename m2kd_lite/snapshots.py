@@ -195,7 +195,7 @@ class Snapshots:
             raise DamagedFile(f"{path}: not a snapshots file ({error})") from None
 
 
-def ledger(snapshots: Snapshots, memory: str, images_bytes: int = 0) -> dict[str, int]:
+def ledger(snapshots: Snapshots, memory: str, images_bytes: int = 0, importances_bytes: int = 0) -> dict[str, int]:
     """The bytes a method carries from its latest step to the next, by component (the paper's section 4.6, Table 2).
 
     Counted as they lie in `snapshots.safetensors`; the file has a header of a few kilobytes besides.
@@ -206,13 +206,14 @@ def ledger(snapshots: Snapshots, memory: str, images_bytes: int = 0) -> dict[str
     memory : `Method.memory`. A method that keeps no earlier model carries its current network only, whatever the file
         holds for later study.
     images_bytes : uint8 bytes of the stored images.
+    importances_bytes : what a penalty must know of every parameter; counted as weights.
 
     Returns
     -------
     bytes of weights, mask, batch_norm, heads, exemplars and their total.
     """
-    kept = slice(None) if memory not in ("none", "all images") else slice(-1, None)
-    out = {"weights": sum(map(_bytes, snapshots.weights.values())), "mask": 0, "batch_norm": 0, "heads": 0,
+    kept = slice(None) if "snapshots" in memory or "mask" in memory else slice(-1, None)
+    out = {"weights": sum(map(_bytes, snapshots.weights.values())) + importances_bytes, "mask": 0, "batch_norm": 0, "heads": 0,
            "exemplars": images_bytes}
     for part, frames in zip(snapshots.parts[kept], snapshots.frames()[kept], strict=True):
         out["weights"] += sum(_bytes(tensor) for name, tensor in part.items() if _component(name, tensor) == "weights")

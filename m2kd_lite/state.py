@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from m2kd_lite import masks, snapshots, witness
+from m2kd_lite import exemplars, masks, snapshots, witness
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
+from m2kd_lite.importance import Walk
 from m2kd_lite.methods import Method
 from m2kd_lite.nets import IncrementalNet
 
@@ -40,6 +41,9 @@ class State:
     masks : per convolution, uint8, the owner of each weight; empty for a method that does not prune.
     momenta : SGD's, by parameter name, while a phase is under way; empty between phases.
     results : one entry a finished step, as metrics.json will hold it.
+    exemplars : per class seen in a finished step, (m,) int64 rows of the training images, best first; empty for a method
+        that keeps none.
+    walk : what a penalty knows of each parameter; None for a method without one.
     live : one tensor a finished step, what its live network said (`witness.py`).
     seconds : spent in this step on training and on teachers; and in all before this process began.
     step_loss : mean loss of the last finished epoch.
@@ -54,6 +58,8 @@ class State:
     position: Position = field(default_factory=Position)
     results: list[dict] = field(default_factory=list)
     live: list[Tensor] = field(default_factory=list)
+    exemplars: list[Tensor] = field(default_factory=list)
+    walk: Walk | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "teacher": 0.0, "wall": 0.0})
     step_loss: float = math.nan
     serial: int = 0
@@ -69,12 +75,15 @@ class State:
             "config": config.model_dump(mode="json"), "class_names": list(stream.class_names),
             "columns": [[own.start, own.stop] for own in stream.columns]})
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        return cls(net, past, loss_sum, masks.new_masks(net.convolutions()) if method.prunes else {})
+        walk = Walk(net, method.penalty, len(stream.class_names)) if method.penalty else None
+        return cls(net, past, loss_sum, masks.new_masks(net.convolutions()) if method.prunes else {}, walk=walk)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict]:
         """Flat names to tensors, and JSON notes: what a checkpoint holds beside `past`."""
         groups = {"net": self.net.state_dict(), "masks": self.masks, "momenta": self.momenta, "loss": {"sum": self.loss_sum},
-                  "live": {f"step{step:03d}": logits for step, logits in enumerate(self.live, 1)}}
+                  "live": {f"step{step:03d}": logits for step, logits in enumerate(self.live, 1)},
+                  "exemplars": {f"class{label:05d}": rows for label, rows in enumerate(self.exemplars)},
+                  "walk": self.walk.to_tensors() if self.walk else {}}
         tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
         return tensors, {"serial": self.serial, "position": vars(self.position), "results": self.results,
                          "seconds": dict(self.seconds),
@@ -91,16 +100,22 @@ class State:
         """
         new = cls.new(config, method, stream, device)
         images = len(witness.rows_of(len(stream.test_images)))
+        kept = [tensors.pop(name).cpu() for name in sorted(tensors) if name.startswith("exemplars/")]
+        seen = stream.columns[len(past) - 1].stop if method.keeps_exemplars and len(past) else 0
+        exemplars.check_kept(kept, stream.train_labels, seen, config.exemplars)
         new.check_fits(tensors, past, [own.stop for own in stream.columns][:notes["position"]["step"]], images)
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "masks": {}, "momenta": {}, "loss": {}, "live": {}}
+        groups: dict[str, dict[str, Tensor]] = {
+            group: {} for group in ("net", "masks", "momenta", "loss", "live", "walk")}
         for name, tensor in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = tensor if group == "live" else tensor.to(device)
         net = new.net.load_state(groups["net"])
         momenta = {name: torch.empty_like(parameter).copy_(groups["momenta"][name])     # in the parameter's layout
                    for name, parameter in net.named_parameters() if groups["momenta"]}
+        if new.walk:
+            new.walk.load(groups["walk"])
         return cls(net, past, groups["loss"]["sum"], groups["masks"], momenta, Position(**notes["position"]),
-                   notes["results"], [groups["live"][name] for name in sorted(groups["live"])], notes["seconds"],
+                   notes["results"], [groups["live"][name] for name in sorted(groups["live"])], kept, new.walk, notes["seconds"],
                    math.nan if notes["step_loss"] is None else notes["step_loss"], notes["serial"])
 
     def check_fits(self, tensors: dict[str, Tensor], past: snapshots.Snapshots, widths: list[int], watched: int) -> None:
@@ -114,7 +129,8 @@ class State:
                 [len(part["main.bias"]) for part in past.parts] != widths[:len(past)]):
             raise ValueError("its models are of another run")
         expected = {name: (tensor.dtype, tensor.shape) for name, tensor in self.to_tensors()[0].items()}
-        heads = {name: tensors[name].shape[:1] for name in expected if name.startswith(("net/main.", "net/auxiliary."))}
+        heads = {name: tensors[name].shape[:1] for name in expected
+                 if name.split("/")[0] in ("net", "walk") and name.split("/")[-1].startswith(("main.", "auxiliary."))}
         if not set(heads.values()) <= {(width,) for width in widths[-2:]}:
             raise ValueError("its heads do not have the width of its step")
         expected |= {name: (expected[name][0], torch.Size((*rows, *expected[name][1][1:]))) for name, rows in heads.items()}

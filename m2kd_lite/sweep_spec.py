@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from m2kd_lite import data, masks
+from m2kd_lite import data, exemplars, masks
 from m2kd_lite.config import RunConfig, allowed
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.data.stream import ClassStream
@@ -234,6 +234,8 @@ def _cell(config: RunConfig, label: str, images: ImageSet, code: str) -> Cell:
     stream = ClassStream.of(images, config.class_order, config.class_batch, config.seed)
     method, steps = METHODS[config.method], len(stream)
     shape = tuple(images.train_images.shape[1:])
+    if method.keeps_exemplars:
+        exemplars.check_budget(config.exemplars, len(images.class_names))
     if method.prunes:
         masks.check_lasting(_sizes(config.backbone, shape[0]), steps, config.pruning_ratio)
     classes = len(images.class_names)
@@ -243,6 +245,8 @@ def _cell(config: RunConfig, label: str, images: ImageSet, code: str) -> Cell:
     for step in range(1, steps + 1):
         columns = stream.columns[:step]
         trained = a_class * (columns[-1].stop if method.memory == "all images" else len(columns[-1]))
+        if step > 1:
+            trained += min(config.exemplars, a_class * columns[-1].start)
         epochs = config.epochs + (config.finetune_epochs if method.prunes else 0)
         looked_at = 2 * trained * len(method.teachers(columns)) + a_test * columns[-1].stop
         passes += trained * epochs + looked_at / 3          # forward alone is a third of forward and backward

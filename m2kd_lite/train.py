@@ -6,6 +6,7 @@ What differs between methods is a row of `methods.py`. Called by the command lin
 """
 from __future__ import annotations
 
+import functools
 import math
 import shlex
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2kd_lite import losses, masks, metrics, seeds, snapshots, witness
+from m2kd_lite import draws, exemplars, losses, masks, metrics, scaled, snapshots, witness
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.device import autocast, describe_environment, prepare_device
@@ -76,6 +77,8 @@ class _Run:
             self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
             return read_run(out).metrics
         self.stream = ClassStream.of_run(self.config, self.on_event)
+        if self.method.keeps_exemplars:
+            exemplars.check_budget(self.config.exemplars, len(self.stream.class_names))
         if self.method.prunes:
             masks.check_lasting(convolution_sizes(self.config.backbone, self.stream.train_images.shape[1]), len(self.stream),
                                 self.config.pruning_ratio)
@@ -125,6 +128,7 @@ class _Run:
             "forgetting": metrics.forgetting([result["accuracy_by_step"] for result in state.results]),
             "bytes": {"per_step": per_step, "total": per_step[-1]["total"],
                       "added": per_step[-1]["total"] - per_step[0]["total"]},
+            **({"exemplars": exemplars.inventory(state.exemplars, self.stream)} if self.method.keeps_exemplars else {}),
             "wall_seconds": self._wall(),
         }
         self.folder.finish(content)
@@ -136,10 +140,11 @@ class _Run:
     def step(self) -> None:
         state, position = self.state, self.state.position
         columns = self.stream.columns[:position.step]
-        images, labels = (part.to(self.device) for part in
-                          self.stream.train(position.step, all_seen=self.method.memory == "all images"))
+        images, labels = (part.to(self.device) for part in self.images())
         if state.net.main.out_features < columns[-1].stop:
             state.net.grow_heads(columns[-1].stop, position.step)
+            if state.walk:
+                state.walk.fit()
         main_targets, auxiliary_targets = self.soft_targets(images, labels, columns)
         training = TrainingData(images, labels, main_targets, auxiliary_targets[:, :, :columns[-1].start])
 
@@ -157,13 +162,27 @@ class _Run:
             self._enter("done")
 
         state.past.add(state.net, state.masks)
-        self._measure(columns, images)
+        if state.walk:
+            state.walk.end_step(first=position.step == 1)
+        if self.method.keeps_exemplars:
+            with autocast(self.device, self.precision):
+                state.exemplars = exemplars.after_step(state.exemplars, state.net.eval(), self.stream, position.step,
+                                                       self.config.exemplars)
+        self._measure(columns, training)
         watched = list(witness.rows_of(len(self.stream.test_images)))
         state.live.append(witness.logits_of(state.net, self.stream.test_images[watched]))
         self.on_step(position.step, state.net)
         state.position = Position(step=position.step + 1)
         state.seconds["train"] = state.seconds["teacher"] = 0.0
         self.save_checkpoint()
+
+    def images(self) -> tuple[Tensor, Tensor]:
+        """What this step trains on: the new classes; and all old images, or the exemplars, where the method has them."""
+        new = self.stream.train(self.state.position.step, all_seen=self.method.memory == "all images")
+        if not self.state.exemplars:
+            return new
+        old = self.stream.train_rows(self.state.exemplars)
+        return torch.cat([new[0], old[0]]), torch.cat([new[1], old[1]])
 
     def soft_targets(self, images: Tensor, labels: Tensor, columns: tuple[range, ...]) -> tuple[Tensor, Tensor]:
         """The target matrices of this step. Filled again after a resume: the same teachers give the same bits."""
@@ -180,21 +199,38 @@ class _Run:
         self.state.seconds["teacher"] += time.monotonic() - begun
         return filled
 
-    def _measure(self, columns: tuple[range, ...], train_images: Tensor) -> None:
+    def _measure(self, columns: tuple[range, ...], training: TrainingData) -> None:
         """Test the live model on all classes seen, and count the bytes that the method carries on."""
         state = self.state
         images, labels = (part.to(self.device) for part in self.stream.test(state.position.step))
         with autocast(self.device, self.precision):
-            best = metrics.predict(state.net.eval(), images)
-        stored_images = train_images.numel() if self.method.memory == "all images" else 0
-        result = {"step": state.position.step, **metrics.step_results(best, labels, columns),
+            best, notes = self.decide(images, training)
+            if self.method.decision != "argmax":
+                network = metrics.step_results(metrics.predict(state.net, images), labels, columns)
+                notes["network"] = {name: network[name] for name in ("top1", "top5", "accuracy_by_step")}
+        stored_images = len(training.images) if self.method.memory == "all images" else sum(map(len, state.exemplars))
+        result = {"step": state.position.step, **metrics.step_results(best, labels, columns), **notes,
                   "train_seconds": state.seconds["train"], "teacher_seconds": state.seconds["teacher"],
                   "loss": state.step_loss,
-                  "bytes": snapshots.ledger(state.past, self.method.memory, stored_images)}
+                  "bytes": snapshots.ledger(state.past, self.method.memory, stored_images * images[0].numel(),
+                                            state.walk.carried_bytes() if state.walk else 0)}
         state.results.append(result)
         self.on_event({"event": "step", "step": state.position.step, "steps": len(self.stream), "top1": result["top1"],
                        "top5": result["top5"], "accuracy_by_step": result["accuracy_by_step"],
                        "seconds": state.seconds["train"] + state.seconds["teacher"]})
+
+    def decide(self, images: Tensor, training: TrainingData) -> tuple[Tensor, dict]:
+        """The likeliest classes of test images, best first, as the method chooses them; and what it looked at besides."""
+        net = self.state.net.eval()
+        if self.method.decision == "nearest class mean":
+            kept, labels = (part.to(self.device) for part in self.stream.train_rows(self.state.exemplars))
+            means = exemplars.class_means(net, kept, labels, len(self.state.exemplars))
+            return exemplars.nearest(exemplars.normalised_features(net, images), means), {}
+        if self.method.decision == "rescaled":
+            drawn = draws.of_training(self.config, self.state.position.step, len(training.images))
+            asked = scaled.asked_for(training.main_targets, training.auxiliary_targets, drawn)
+            return metrics.predict(net, images, scores=functools.partial(scaled.scores, asked=asked)), {"asked_for": asked.tolist()}
+        return metrics.predict(net, images), {}
 
     # ---- a phase ----------------------------------------------------------------------------------------------------
 
@@ -209,19 +245,19 @@ class _Run:
         """
         state, config, position = self.state, self.config, self.state.position
         count = len(data.images)
-        # iCaRL's code drops an incomplete last batch; a step smaller than one batch is trained whole.
-        batch_size = min(config.batch_size, count)
-        batches = count // batch_size
+        batch_size, batches = draws.batches(config, count)
         if not state.momenta:       # a fresh optimizer for every phase: stale momentum would move frozen weights
             state.momenta = {name: torch.zeros_like(parameter) for name, parameter in state.net.named_parameters()}
         # Section 4.1: weight decay in step 1 only.
         update = Update(state.net.train(), data, self.objective, batch_size=batch_size,
                         frozen={name: ~may_move for name, may_move in movable.items()}, momenta=state.momenta,
                         loss_sum=state.loss_sum, momentum=config.momentum,
-                        weight_decay=config.weight_decay if position.step == 1 else 0.0, precision=self.precision)
+                        weight_decay=config.weight_decay if position.step == 1 else 0.0, precision=self.precision,
+                        walk=state.walk)
         while position.epoch < epochs:
             begun = time.monotonic()
-            order, flips = self._draw(count)
+            order, flips = (drawn.to(self.device) for drawn in
+                            draws.of_epoch(config, position.step, position.phase, position.epoch, count))
             update.set_rate(rate(position.epoch))
             if position.batch == 0:
                 state.loss_sum.zero_()
@@ -242,20 +278,15 @@ class _Run:
 
     def objective(self, logits: Tensor, auxiliary_logits: Tensor | None, main_targets: Tensor,
                   auxiliary_targets: Tensor, labels: Tensor) -> Tensor:
-        """Eq. 4 on a batch."""
+        """Eq. 4 on a batch; or, for a method of softmax, its own loss."""
         total = len(self.stream.class_names)
+        if self.method.softmax:
+            return scaled.loss(logits, main_targets, auxiliary_targets, total)
         main = self.method.main_loss(logits, main_targets, total)
         if auxiliary_logits is None:
             return main
         auxiliary = self.method.auxiliary_loss(auxiliary_logits, auxiliary_targets, labels, self.config.alpha, total)
         return losses.total_loss(main, auxiliary, self.config.lambda_aux)
-
-    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """The order of the images and who is mirrored, in this epoch: (N,) int64 both."""
-        position = self.state.position
-        draws = seeds.generator(self.config.seed, position.step, position.phase, position.epoch)
-        order, flips = draws.permutation(count), draws.integers(0, 2, count)
-        return torch.from_numpy(order).to(self.device), torch.from_numpy(flips).to(self.device)
 
     def _report_epoch(self, epochs: int, rate: float, seconds: float, images: int) -> None:
         position = self.state.position

@@ -55,7 +55,7 @@ BAD_INPUT = [
     (["run", "--out", "{new}", "--pruning-ratio", "1"], "--pruning-ratio 1: not allowed; give a number above 0 and below 1"),
     (["run", "--out", "{new}", "--alpha", "-0.5"], "--alpha -0.5: not allowed"),
     (["run", "--out", "{new}", "--lambda-aux", "x"], "--lambda-aux x: not allowed"),
-    (["run", "--out", "{new}", "--exemplars", "2000"], "--exemplars 2000: not allowed; give 0"),
+    (["run", "--out", "{new}", "--exemplars", "2000"], "--exemplars 2000: not allowed; give 0: --method m2kd keeps no exemplars"),
     (["run", "--out", "{new}", "--train-per-class", "0"], "--train-per-class 0: not allowed"),
     (["run", "--out", "{new}", "--test-per-class", "none"], "--test-per-class none: not allowed"),
     (["run", "--out", "{new}", "--seed", "-1"], "--seed -1: not allowed; give a whole number from 0"),

@@ -151,8 +151,9 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path, finished):
     assert timeless(other)["steps"] != timeless(content)["steps"]
 
 
-@pytest.mark.parametrize("method", ["lwf-mc", "m2kd"])
-@pytest.mark.parametrize("after", [1, 5, 17, 25, 41, 48])
+@pytest.mark.parametrize(("method", "after"), [
+    *((method, after) for method in ("lwf-mc", "m2kd") for after in (1, 5, 17, 25, 41, 48)),
+    *((method, after) for method in ("icarl", "scaled", "rwalk") for after in (5, 29, 41))])
 def test_stopped_anywhere_and_resumed_the_run_is_the_same(method, after, tmp_path, finished):
     folder, content = finished(method)
     batches = iter(range(10_000))

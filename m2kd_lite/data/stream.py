@@ -5,6 +5,7 @@ positions in the class order, so that the columns of step k are one range, and c
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,11 @@ class ClassStream:
         """Training images and labels of a step's new classes; with `all_seen`, of every class seen by then."""
         first = 0 if all_seen else self.columns[step - 1].start
         return _between(self.train_images, self.train_labels, first, self.columns[step - 1].stop)
+
+    def train_rows(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The training images and labels that lists of rows, (n,) int64 each, name one after the other."""
+        chosen = torch.cat(list(rows))
+        return self.train_images[chosen], self.train_labels[chosen]
 
     def test(self, step: int) -> tuple[Tensor, Tensor]:
         """Test images and labels of all classes seen after a step."""
