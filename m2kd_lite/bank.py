@@ -27,9 +27,11 @@ ALWAYS = ("method", "dataset", "class_batch", "backbone", "epochs", "pruning_rat
 SETTINGS = (*ALWAYS, *(name for name in RunConfig.model_fields if name not in (*ALWAYS, "device", "data_root")))
 MEASURED = ("step", "classes_seen", "top1", "top5", "accuracy_by_step", "average_incremental_accuracy", "forgetting",
             "bytes_total")
-CONFUSION = "confusion"         # of the last step; banks that were filled before it was recorded lack the column
+CONFUSION = "confusion"         # of the last step
+# What banks that were filled earlier lack, and what it is then taken for.
+OPTIONAL = {"bytes_exemplars": 0, "top1_network": "", CONFUSION: ""}
 PROVENANCE = ("device", "threads", "revision", "data_sha256")
-COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE, CONFUSION)
+COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE, *OPTIONAL)
 
 
 def key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,7 +52,8 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
     Returns
     -------
     one mapping a step, with the keys `COLUMNS`. Accuracies and forgetting in per cent and percentage points, rounded
-    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step; `confusion` is a
+    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step, `bytes_exemplars` those of them that are images;
+    `top1_network` is the network's own argmax, where another decision made `top1`; `confusion` is a
     text on the last step's row, which `confusion_matrix` reads, and empty on the others.
     """
     environment = metrics["environment"]
@@ -62,6 +65,8 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
               "data_sha256": metrics["data_sha256"][:16]}
     return [of_run | {"step": step["step"], "classes_seen": step["classes_seen"], "top1": round(step["top1"], 3),
                       "top5": round(step["top5"], 3), "bytes_total": carried["total"],
+                      "bytes_exemplars": carried["exemplars"],
+                      "top1_network": round(step["network"]["top1"], 3) if "network" in step else "",
                       "accuracy_by_step": [round(accuracy, 3) for accuracy in step["accuracy_by_step"]],
                       CONFUSION: _sparse(step[CONFUSION]) if step is metrics["steps"][-1] else ""}
             for step, carried in zip(metrics["steps"], metrics["bytes"]["per_step"], strict=True)]
@@ -87,8 +92,9 @@ def load(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, keep_default_na=False)
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such results bank") from None
-    if CONFUSION not in table:
-        table[CONFUSION] = ""
+    for name, lacking in OPTIONAL.items():
+        if name not in table:
+            table[name] = lacking
     missing = [name for name in COLUMNS if name not in table and name not in SETTINGS[len(ALWAYS):]]
     if missing:
         raise BadInput(f"{path}: not a results bank; it has no column {missing[0]}")

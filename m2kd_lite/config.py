@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from m2kd_lite.errors import BadInput
 
 EXEMPLAR_METHODS = ("icarl", "icarl-aux", "icarl-m2kd")
-METHOD_NAMES = ("finetune", "lwf-mc", "m2kd-no-pruning", "m2kd", "joint", *EXEMPLAR_METHODS, "scaled", "rwalk", "ewc")
+METHOD_NAMES = ("finetune", "lwf-mc", "m2kd-no-pruning", "m2kd", "joint", "scaled", "rwalk", "ewc", *EXEMPLAR_METHODS)
 DATASET_NAMES = ("glyphs", "digits", "fashion-mnist", "cifar100", "imagefolder")
 CLASS_ORDERS = ("natural", "seed1993", "icarl", "random")
 BACKBONES = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet18")

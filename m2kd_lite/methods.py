@@ -61,13 +61,13 @@ METHODS = {
     "m2kd-no-pruning": Method("M²KD (no pruning)", targets.own_step, auxiliary=True, memory="snapshots"),
     "m2kd": Method("M²KD", targets.own_step, auxiliary=True, prunes=True, memory="one weight set and a mask"),
     "joint": Method("Upper bound", targets.no_teachers, memory="all images"),
+    "scaled": Method("Scaled", targets.penultimate, fill=scaled.soft_targets, softmax=True, decision="rescaled"),
+    "rwalk": Method("RWalk", targets.no_teachers, memory="importances", penalty=Penalty(path=True)),
+    "ewc": Method("EWC", targets.no_teachers, memory="importances", penalty=Penalty(path=False)),
     "icarl": Method("iCaRL", targets.penultimate, memory="exemplars", decision="nearest class mean"),
     "icarl-aux": Method("iCaRL, auxiliary", targets.penultimate, auxiliary=True, memory="exemplars", decision="nearest class mean"),
     "icarl-m2kd": Method("iCaRL, M²KD", targets.own_step, auxiliary=True, memory="exemplars and snapshots",
                          decision="nearest class mean"),
-    "scaled": Method("Scaled", targets.penultimate, fill=scaled.soft_targets, softmax=True, decision="rescaled"),
-    "rwalk": Method("RWalk", targets.no_teachers, memory="importances", penalty=Penalty(path=True)),
-    "ewc": Method("EWC", targets.no_teachers, memory="importances", penalty=Penalty(path=False)),
 }
 
 

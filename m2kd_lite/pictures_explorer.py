@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from m2kd_lite.plots import COLOURS, DASHES, MARKS, new_figure
+from m2kd_lite.plots import STYLES, new_figure
 
 WIDTH, CURVES = 7.6, 3.25       # inches: the figure's width, the height of the curves
 ROOM, GAP = 3, 0.12             # matrices for which there is room at least; what is between two, in sides of one
@@ -73,10 +73,11 @@ def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], 
 
 def draw_curve(axis, name: str, curve: Curve) -> None:
     """Ours as a line, with its spread where there is more than one run; the paper's as hollow marks."""
-    colour, mark = COLOURS[curve.place], MARKS[curve.place]
+    style = STYLES[curve.place]
+    colour, mark = style["color"], style["marker"]
     if len(curve.top1):
         mean, spread = curve.top1.mean(0), curve.top1.std(0, ddof=min(1, len(curve.top1) - 1))
-        axis.plot(curve.classes, mean, color=colour, linestyle=DASHES[curve.place], marker=mark, markersize=5, lw=2, label=name)
+        axis.plot(curve.classes, mean, **style, markersize=5, lw=2, label=name)
         if len(curve.top1) > 1:
             axis.fill_between(curve.classes, mean - spread, mean + spread, color=colour, alpha=0.18, lw=0)
     if len(curve.paper):

@@ -22,6 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
 HATCHES = ("", "//", "..", "xx", "\\\\")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
+# The colour, line and mark of the i-th of many: colours come again after seven, with another line and another mark.
+STYLES = tuple(dict(color=COLOURS[i % 7], linestyle=DASHES[(i + i // 7) % 7], marker=MARKS[(i + 2 * (i // 7)) % 7]) for i in range(14))
 COMPONENTS = ("weights", "mask", "batch_norm", "heads", "exemplars")
 
 

@@ -42,7 +42,7 @@ def test_figure_4_has_every_method_with_the_settings_of_section_4_1(letter, clas
     dataset = "cifar100" if letter in "abc" else "ilsvrc-small"
     assert {without_folder(config).model_copy(update={"pruning_ratio": 0, "finetune_epochs": 0}) for config in named(f"figure4{letter}")} == {
         without_folder(paper.paper_run(dataset, method, class_batch)).model_copy(update={"pruning_ratio": 0, "finetune_epochs": 0})
-        for method in METHODS}
+        for method in paper.FIGURE_4}
 
 
 def test_table_1_has_the_rows_of_the_papers():
@@ -54,9 +54,17 @@ def test_table_1_has_the_rows_of_the_papers():
 def test_figure_1_and_table_2_are_runs_of_figure_4():
     everything = {*named("figure4b"), *named("figure4d")}
     for name in ("figure1", "table2"):
-        assert set(named(name)) <= everything
-        assert {config.method for config in named(name)} == {"lwf-mc", "m2kd"}
+        assert {config for config in named(name) if config.method not in paper.FIGURE_5} <= everything
+        assert {config.method for config in named(name)} - {*paper.FIGURE_5} == {"lwf-mc", "m2kd"}
     assert {config.dataset for config in named("table2")} == {"cifar100", "imagefolder"}
+
+
+def test_figure_5_has_icarl_in_all_three_ways_and_with_a_tenth_of_the_exemplars():
+    runs = named("figure5")
+    assert {(config.method, config.exemplars) for config in runs if config.dataset == "cifar100"} == {
+        *((method, 2000) for method in paper.FIGURE_5), ("icarl", 200)}
+    assert {without_folder(config) for config in runs if config.dataset == "imagefolder"} == {
+        without_folder(paper.paper_run("ilsvrc-small", method, 10)) for method in paper.FIGURE_5}
 
 
 def test_the_lab_needs_no_images_and_has_the_paper_s_questions_at_its_size():
@@ -65,4 +73,5 @@ def test_the_lab_needs_no_images_and_has_the_paper_s_questions_at_its_size():
     ratios = {(config.pruning_ratio, config.seed) for config in lab if config.method == "m2kd" and config.class_batch == 20}
     assert ratios == {(ratio, seed) for ratio in (0.6, 0.7, 0.8, 0.9) for seed in (0, 1, 2)}
     for class_batch in (5, 10, 20):
-        assert {config.method for config in lab if config.class_batch == class_batch} >= METHODS.keys() - {"joint"}
+        assert {config.method for config in lab if config.class_batch == class_batch} >= {*paper.FIGURE_4} - {"joint"}
+    assert {config.method for config in lab if config.class_batch == 10} >= {*paper.FIGURE_5}
