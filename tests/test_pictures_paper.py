@@ -2,6 +2,7 @@
 import numpy as np
 
 from m2kd_lite import pictures_paper, plots
+from m2kd_lite.methods import METHODS
 from m2kd_lite.pictures_explorer import Curve
 
 
@@ -36,3 +37,12 @@ def test_points_show_every_run_and_name_what_was_not_run():
 
 def test_points_without_any_run_are_still_a_figure():
     assert plots.png(pictures_paper.points_beside({"0.6": []}, {}, "average (%)", "Table 1"))
+
+
+def test_no_two_methods_are_drawn_alike_not_even_without_colour():
+    assert len(METHODS) <= len(plots.STYLES)
+    assert len({(str(style["linestyle"]), style["marker"]) for style in plots.STYLES}) == len(plots.STYLES)
+    curves = {row.title: Curve(place, [20, 40], np.array([[80.0 - place, 60.0 - place]])) for place, row in enumerate(METHODS.values())}
+    figure = pictures_paper.accuracy_panels({"all": (curves, [])}, "Every method")
+    drawn = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn}) == len(METHODS) == len(drawn)
