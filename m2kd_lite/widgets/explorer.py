@@ -30,6 +30,7 @@ from m2kd_lite.widgets.training import TrainingView
 DATASETS = {"glyphs": (100, 3, (5, 10, 20, 50)), "digits": (10, 1, (1, 2, 5)), "cifar100": (100, 3, (5, 10, 20, 50))}
 RATIOS = (0.6, 0.7, 0.75, 0.8, 0.9)
 SEEDS = (0, 1, 2)
+ALL_SEEDS = "all: mean ± sd"        # no None: a list whose first option has that value may come up with none chosen
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Explorer(Panel):
                       for name, row in METHODS.items()}
         controls = {
             "dataset": ipywidgets.Dropdown(options=list(DATASETS), description="Data set"),
-            "seed": ipywidgets.Dropdown(options=[("all: mean ± sd", None), *((str(seed), seed) for seed in SEEDS)], description="Seed"),
+            "seed": ipywidgets.Dropdown(options=[ALL_SEEDS, *map(str, SEEDS)], description="Seed"),
             "class_batch": ipywidgets.SelectionSlider(options=first[2], value=20, description="Class batch"),
             "pruning_ratio": ipywidgets.SelectionSlider(options=RATIOS, value=0.8, description="Pruning ratio"),
             **self.ticks,
@@ -224,9 +225,10 @@ class Explorer(Panel):
                          below=[ipywidgets.HBox([self.train, self.cancel]), self.training],
                          rows=[[name for name in controls if name not in self.ticks], [*self.ticks]])
 
-    def choice(self, dataset: str, seed: int | None, class_batch: int, pruning_ratio: float, **ticked: bool) -> Choice:
+    def choice(self, dataset: str, seed: str, class_batch: int, pruning_ratio: float, **ticked: bool) -> Choice:
         """What the controls say."""
-        return Choice(dataset, tuple(name for name, on in ticked.items() if on), class_batch, pruning_ratio, seed, self.profile)
+        return Choice(dataset, tuple(name for name, on in ticked.items() if on), class_batch, pruning_ratio,
+                      None if seed == ALL_SEEDS else int(seed), self.profile)
 
     def redraw(self) -> None:
         super().redraw()
