@@ -184,9 +184,9 @@ def option(name: str) -> str:
 def default_text(name: str) -> str:
     """A field's default in words, for `--help` and the notebook."""
     default = RunConfig.model_fields[name].default
-    if name in ("milestones", "pruning_ratio") or default is PydanticUndefined:
-        return "from the profile" if name != "pruning_ratio" else "0.75; 0.8 from class batch 20"
-    return "none" if default is None else str(default)
+    said = {"pruning_ratio": "0.75; 0.8 from class batch 20", "exemplars": "0; for iCaRL from the profile", "milestones": "from the profile",
+            PydanticUndefined: "from the profile", None: "none"}
+    return said.get(name) or said.get(default) or str(default)
 
 
 def _shown(value: Any) -> str:
