@@ -31,13 +31,14 @@ def _one_class(number: int, count: int, seed: int, width: int = 6) -> Callable[[
 
 
 def _greedy(correct: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda w, mean, pick: w + mean - pick,
-            sign: int = 1, length: Callable[[int, int], int] = min) -> Callable:
-    """Herding with one thing to get wrong: how w is corrected, whether the largest is picked, or how many are."""
+            sign: int = 1, again: bool = False) -> Callable:
+    """Herding with one thing to get wrong: how w is corrected, whether the largest is picked, or that a pick comes again."""
     def wrong(features, count):
         mean = features.mean(0)
         w, picked = mean, []
-        for _ in range(length(count, len(features))):
-            best = (sign * features @ w).index_fill(0, torch.tensor(picked, dtype=torch.int64), -torch.inf).argmax().item()
+        for _ in range(min(count, len(features))):
+            out = torch.tensor([] if again else picked, dtype=torch.int64)
+            best = (sign * features @ w).index_fill(0, out, -torch.inf).argmax().item()
             picked.append(best)
             w = correct(w, mean, features[best])
         return torch.tensor(picked)
@@ -81,10 +82,20 @@ def _after(change: Callable[[Tensor, Tensor], Tensor]) -> Callable:
     return lambda features, count: change(exemplars.herding(features, count), features)
 
 
-def _twice(got: Outcome, expected: Outcome) -> bool:
-    picks = got.value
-    return (isinstance(picks, Tensor) and picks.shape == expected.value.shape and not picks.is_floating_point()
-            and len(picks.unique()) < len(picks))
+def _are_positions(picks: object) -> bool:
+    return isinstance(picks, Tensor) and picks.dim() == 1 and picks.dtype == torch.int64
+
+
+def _always_the_same(got: Outcome, expected: Outcome) -> bool:
+    return _are_positions(got.value) and 1 == len(got.value.unique()) < len(got.value)
+
+
+def _goes_on(got: Outcome, expected: Outcome) -> bool:
+    return _are_positions(got.value) and len(expected.value) < len(got.value) > len(got.value.unique())
+
+
+def _nothing_left(got: Outcome, expected: Outcome) -> bool:
+    return "empty" in str(got.error) or "numel() == 0" in str(got.error)        # Python and numpy; torch
 
 
 HERDING = Exercise(
@@ -96,7 +107,13 @@ HERDING = Exercise(
         Case("more than the class has", _one_class(7, 9, seed=18)),
     ),
     mistakes=(
-        Mistake("an image is picked twice; what has been picked is out of the running", ALGORITHM_4, sign=_twice),
+        Mistake("the same image is picked again and again: w stays as it was, and what has been picked stays in the running",
+                ALGORITHM_4, sign=_always_the_same),
+        Mistake("the class has fewer images than asked for, and the picking goes on after the last: some come again",
+                DOCSTRING, sign=_goes_on),
+        Mistake("the class has fewer images than asked for: after the last there is nothing to pick from", DOCSTRING,
+                sign=_nothing_left),
+        Mistake("an image is picked twice; what has been picked is out of the running", ALGORITHM_4, _greedy(again=True)),
         Mistake("these are the images nearest to the mean, one by one: w never learns what has been picked already",
                 ALGORITHM_4, _greedy(lambda w, mean, pick: w)),
         Mistake("the mean is taken off w after a pick; it is added, because there is one place more to fill", ALGORITHM_4,
@@ -125,8 +142,6 @@ HERDING = Exercise(
         Mistake("one pick fewer than asked for", DOCSTRING, _after(lambda picks, features: picks[:-1])),
         Mistake("all images of the class are listed, however many are asked for", DOCSTRING,
                 lambda features, count: exemplars.herding(features, len(features))),
-        Mistake("the class has fewer images than asked for, and the picking goes on after the last: some come again",
-                DOCSTRING, _greedy(length=max)),
     ))
 
 
