@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -38,9 +39,11 @@ def picked_points(points: Tensor, picks: Mapping[str, Sequence[int]], title: str
         axis.scatter(across[list(chosen)], down[list(chosen)], s=42, color=COLOURS[0], edgecolor="black", linewidth=0.8,
                      label="a pick, with its rank")
         for rank, place in enumerate(chosen, 1):
-            axis.annotate(str(rank), (across[place], down[place]), xytext=(5, 4), textcoords="offset points", fontsize=10)
+            outwards = 11 * points[place] / points[place].norm().clamp_min(1e-6)
+            axis.annotate(str(rank), (across[place], down[place]), xytext=outwards.tolist(), textcoords="offset points", fontsize=10,
+                          ha="center", va="center", zorder=5, path_effects=[withStroke(linewidth=2.5, foreground="white")])
         axis.plot(0, 0, marker="+", ms=18, mew=2, linestyle="", color="black", label="mean of the class")
-        axis.plot(*points[list(chosen)].mean(0).tolist(), marker="X", ms=9, linestyle="", color=COLOURS[1], mec="black",
+        axis.plot(*points[list(chosen)].mean(0).tolist(), marker="X", ms=8, linestyle="", color=COLOURS[1], mec="black",
                   label="mean of the picks")
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first direction", aspect="equal")
         axis.set_title(name, loc="left", fontsize=11)
