@@ -40,7 +40,7 @@ def picked_points(points: Tensor, picks: Mapping[str, Sequence[int]], title: str
                      label="a pick, with its rank")
         for rank, place in enumerate(chosen, 1):
             outwards = 11 * points[place] / points[place].norm().clamp_min(1e-6)
-            axis.annotate(str(rank), (across[place], down[place]), xytext=outwards.tolist(), textcoords="offset points", fontsize=10,
+            axis.annotate(str(rank), (across[place], down[place]), xytext=outwards.tolist(), textcoords="offset points",
                           ha="center", va="center", zorder=5, path_effects=[withStroke(linewidth=2.5, foreground="white")])
         axis.plot(0, 0, marker="+", ms=18, mew=2, linestyle="", color="black", label="mean of the class")
         axis.plot(*points[list(chosen)].mean(0).tolist(), marker="X", ms=8, linestyle="", color=COLOURS[1], mec="black",
@@ -104,8 +104,8 @@ def nearest_cosines(cosines: Tensor, title: str) -> Figure:
     cosines : (N,).
     """
     lost = cosines < NEARER_TO_THE_ORIGIN
-    figure, axis = new_figure(f"Histogram of the cosine of {len(cosines)} images to the nearest mean of a class that has been seen. "
-                              f"{int(lost.sum())} lie below 0.5, where a mean at the origin would be nearer.")
+    figure, axis = new_figure(f"Histogram of the cosine of {len(cosines)} images to the nearest mean of a class that has been "
+                              f"seen. {int(lost.sum())} lie below 0.5, where a mean at the origin would be nearer.")
     edges = np.linspace(min(0.0, float(cosines.min())), 1, 51)
     edges = np.sort(np.append(edges, NEARER_TO_THE_ORIGIN))
     for which, name, colour, hatch in ((lost, "nearer to the origin", COLOURS[1], HATCHES[1]),

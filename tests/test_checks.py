@@ -309,8 +309,8 @@ def mean_in_numpy_style(features, kept, labels, total_classes):
     return distances.nan_to_num(math.inf).argmin(dim=1)
 
 
-def mean_like(decide=lambda x, means: torch.cdist(x, means).argmin(1), scale=lambda mean: mean / mean.norm(), of=lambda rows: rows.mean(0),
-              classes=lambda labels, total: range(int(labels.max()) + 1), number=lambda labels: {}):
+def mean_like(decide=lambda x, means: torch.cdist(x, means).argmin(1), scale=lambda mean: mean / mean.norm(),
+              of=lambda rows: rows.mean(0), classes=lambda labels, total: range(int(labels.max()) + 1), number=lambda labels: {}):
     """The nearest mean class by class, with one thing to get wrong."""
     def build(features, kept, labels, total_classes):
         means = torch.stack([scale(of(kept[labels == label])) if (labels == label).any() else torch.zeros(kept.shape[1])
@@ -521,7 +521,7 @@ MUTANTS = [(name, fragment, function) for name, rows in {
         ("again and again", herding_like(lambda w, mean, pick: w, again=True)),
         ("nothing to pick from", herding_like(count_of=lambda count, number: count)),
         ("nearest to the mean", lambda features, count: (features @ features.mean(0)).sort(descending=True).indices[:count]),
-        ("nearest to the mean", herding_like(lambda w, mean, pick: w + mean)),             # the pick is never taken off: the same images
+        ("nearest to the mean", herding_like(lambda w, mean, pick: w + mean)),         # the pick is never taken off: the same
         ("mean is taken off", herding_like(lambda w, mean, pick: w - mean - pick)),
         ("mean is not added", herding_like(lambda w, mean, pick: w - pick)),
         ("pick is added", herding_like(lambda w, mean, pick: w + mean + pick)),
@@ -531,15 +531,16 @@ MUTANTS = [(name, fragment, function) for name, rows in {
         ("least is picked", herding_like(best=np.argmin)),
         ("among the images still there", herding_like(cut_out=True)),
         ("order of their positions", lambda features, count: torch.tensor(sorted(herding_like()(features, count).tolist()))),
-        ("wrong way round", lambda features, count: herding_like()(features, count)[torch.arange(min(count, len(features)) - 1, -1, -1)]),
+        ("wrong way round", lambda features, count: torch.tensor(herding_like()(features, count).tolist()[::-1])),
         ("features of the picks", lambda features, count: torch.stack([features[i] for i in herding_like()(features, count)])),
-        ("a mark for each image", lambda features, count: torch.isin(torch.arange(len(features)), herding_like()(features, count))),
+        ("a mark for each image",
+         lambda features, count: torch.isin(torch.arange(len(features)), herding_like()(features, count))),
         ("positions count from 1", herding_like(first=1)),
         ("one pick more", herding_like(count_of=lambda count, number: min(count + 1, number))),
         ("one pick fewer", herding_like(count_of=lambda count, number: min(count, number) - 1)),
         ("however many are asked for", herding_like(count_of=lambda count, number: number)),
-        ("goes on after the last", lambda features, count: torch.cat(
-            [herding_like()(features, count), torch.zeros(max(0, count - len(features)), dtype=torch.int64) + herding_like()(features, 1)])),
+        ("goes on after the last", lambda features, count: torch.tensor(
+            [herding_like()(features, count).tolist()[i % len(features)] for i in range(count)])),
     ],
     "nearest_mean": [
         ("distances or cosines", lambda features, kept, labels, total: torch.cdist(features, kept)),
@@ -551,7 +552,8 @@ MUTANTS = [(name, fragment, function) for name, rows in {
         ("least like the image", mean_like(lambda x, means: torch.cdist(x, means).argmax(1))),
         ("shorter than 1", mean_like(scale=lambda mean: mean)),
         ("favours the longer ones", mean_like(lambda x, means: (x @ means.T).argmax(1), scale=lambda mean: mean)),
-        ("sums, not means", mean_like(lambda x, means: (x @ means.T).argmax(1), scale=lambda mean: mean, of=lambda rows: rows.sum(0))),
+        ("sums, not means",
+         mean_like(lambda x, means: (x @ means.T).argmax(1), scale=lambda mean: mean, of=lambda rows: rows.sum(0))),
         ("nearest exemplar", lambda features, kept, labels, total: labels[torch.cdist(features, kept).argmin(1)]),
         ("classes count from 1", lambda *arguments: mean_in_loops(*arguments) + 1),
         ("in which their exemplars come", mean_like(number=lambda labels: {

@@ -167,9 +167,10 @@ def _seen(counts: tuple[int, ...], total: int, far: bool = False, seed: int = 0,
         kept = F.normalize(centres[labels] + scatter * torch.randn(len(labels), width, generator=generator))
         images = [centres.repeat(2, 1) + 0.4 * torch.randn(2 * len(counts), width, generator=generator)]
         if far:
+            middle = F.normalize(centres.sum(0), dim=0)
             aside = torch.randn(3, width, generator=generator)
-            aside -= (aside @ F.normalize(centres.sum(0), dim=0))[:, None] * F.normalize(centres.sum(0), dim=0)
-            images += [F.normalize(aside) + 0.3 * F.normalize(centres.sum(0), dim=0), -centres[:2]]
+            aside -= (aside @ middle)[:, None] * middle
+            images += [F.normalize(aside) + 0.3 * middle, -centres[:2]]
         return F.normalize(torch.cat(images)), kept, labels, total
     return arguments
 
@@ -182,7 +183,7 @@ def _means(kept: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _deciding(choose: Callable[[Tensor, Tensor], Tensor], means: Callable[[Tensor], Tensor] = F.normalize,
               unseen: bool = False) -> Callable:
-    """A decision by class means with one thing to get wrong: `choose(features, means)`, the means, or whether unseen classes have one."""
+    """A decision by class means with one thing to get wrong: `choose(features, means)`, the means, or which classes have one."""
     def wrong(features, kept, labels, total_classes):
         return choose(features, means(_means(kept, labels, total_classes if unseen else int(labels.max()) + 1)))
     return wrong
@@ -227,11 +228,11 @@ NEAREST_MEAN = Exercise(
         Mistake("classes that have not been seen take part, with a cosine of 0: it beats a negative one", ALGORITHM_1,
                 _deciding(_largest_product, unseen=True)),
         Mistake("a mean over no exemplars is not a number, and that wins every comparison: leave out the classes that have not "
-                "been seen", ALGORITHM_1, _deciding(_largest_product, lambda means: means / means.norm(dim=1, keepdim=True), unseen=True)),
-        Mistake("the class that is least like the image is chosen: is it the largest distance, or the smallest cosine?", ALGORITHM_1,
-                _deciding(lambda features, means: (features @ means.T).argmin(1))),
-        Mistake("the means are shorter than 1, each by another amount, when the distances are taken; scale them again", ALGORITHM_1,
-                _deciding(_smallest_distance, _as_they_are)),
+                "been seen", ALGORITHM_1, _deciding(_largest_product, lambda means: means / means.norm(dim=1)[:, None], True)),
+        Mistake("the class that is least like the image is chosen: is it the largest distance, or the smallest cosine?",
+                ALGORITHM_1, _deciding(lambda features, means: (features @ means.T).argmin(1))),
+        Mistake("the means are shorter than 1, each by another amount, when the distances are taken; scale them again",
+                ALGORITHM_1, _deciding(_smallest_distance, _as_they_are)),
         Mistake("the means are not scaled to length 1, and a product favours the longer ones", ALGORITHM_1,
                 _deciding(_largest_product, _as_they_are)),
         Mistake("these are sums, not means of length 1: a class with more exemplars wins more images", ALGORITHM_1, _sums),
