@@ -18,7 +18,7 @@ from m2kd_lite.errors import BadInput
 from m2kd_lite.nets import IncrementalNet
 
 BATCH = 500             # images at once; memory, not accuracy
-JPEG_QUALITY = 75       # Pillow's default; section 4.6 compresses "to JPG" and names no quality
+JPEG_QUALITY = 95       # section 4.6
 
 
 def per_class(budget: int, classes_seen: int) -> int:
@@ -89,9 +89,13 @@ def class_means(net: IncrementalNet, images: Tensor, labels: Tensor, classes: in
     (classes, width) float32. Only classes that have been seen have a row. Released code for iCaRL gives a row of zeros to
     every class of the data set; any image whose cosine to all true means is below 0.5 is nearer to such a row than to them.
     """
-    own = F.one_hot(labels, classes).float().T                                              # (classes, N)
-    both = normalised_features(net, images) + normalised_features(net, images.flip(3))
-    return F.normalize(own @ both)
+    return means_of(normalised_features(net, images) + normalised_features(net, images.flip(3)), labels, classes)
+
+
+def means_of(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The direction of each class's mean: (classes, width) rows of length 1, from (N, width) features of classes 0..classes-1."""
+    own = F.one_hot(labels, classes).to(features.dtype).T                                   # (classes, N)
+    return F.normalize(own @ features)
 
 
 def nearest(features: Tensor, means: Tensor, top: int = 5) -> Tensor:

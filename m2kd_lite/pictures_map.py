@@ -15,7 +15,7 @@ PARTS = (
     (1, 0, "teachers fill the\ntarget matrix", "lessons 02, 03\nEq. 1, 2", 0),
     (2, 0, "train on the new\nimages alone", "lessons 02, 04\nEq. 1–4", 2),
     (2, 1, "prune, fine-tune,\nfreeze", "lesson 05\nsection 3.3", 1),
-    (1, 1, "remember\nthe model", "lesson 05\nEq. 7, 8", 4),
+    (1, 1, "remember models,\nor a few images", "lessons 05, 07\nEq. 7, 8; section 4.5", 4),
     (0, 1, "test on all classes\nseen so far", "lesson 01", None),
 )
 WIDE, HIGH, ACROSS, DOWN = 0.80, 0.62, 1.0, 1.0

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from m2kd_lite import checks, losses, masks, metrics, snapshots, targets
+from m2kd_lite import checks, exemplars, losses, masks, metrics, snapshots, targets
 from m2kd_lite.checks import engine
 from m2kd_lite.checks.compare import differs, same, unlike
 from m2kd_lite.errors import M2KDError
@@ -253,6 +253,77 @@ def forgetting_in_numpy_style(rows):
     return float((table[:-1, :-1].max(0) - table[-1, :-1]).mean())
 
 
+def herding_by_distance(features, count):
+    """As iCaRL's algorithm 4 is printed: the image that brings the mean of the picks nearest to the class mean."""
+    mean, picked = features.mean(dim=0), []
+    while len(picked) < min(count, len(features)):
+        off = [math.inf if i in picked else torch.linalg.vector_norm(mean - features[[*picked, i]].mean(0)).item()
+               for i in range(len(features))]
+        picked.append(min(range(len(off)), key=off.__getitem__))
+    return torch.tensor(picked)
+
+
+def herding_like(correct=lambda w, mean, pick: w + mean - pick, count_of=min, again=False, first=0, cut_out=False,
+                 mean_of=lambda rows, free: rows.mean(0), best=np.argmax):
+    """Herding in numpy, with one thing to get wrong."""
+    def build(features, count):
+        rows = features.numpy().astype(np.float64)
+        w, free, picked = rows.mean(0), list(range(len(rows))), []
+        for _ in range(count_of(count, len(rows))):
+            at = int(best(rows[free] @ w))
+            pick = rows[free[at]]
+            picked.append((at if cut_out else free[at]) + first)
+            if not again:
+                del free[at]
+            if free:
+                w = correct(w, mean_of(rows, free), pick)
+        return torch.tensor(picked)
+    return build
+
+
+def herding_as_released(features, count):
+    rows = features.numpy()
+    mean, rank = rows.mean(0), np.zeros(len(rows), dtype=int)
+    w, turn = mean.copy(), 0
+    while (rank > 0).sum() < min(count, len(rows)) and turn < 1000:
+        at = np.argmax(rows @ w)
+        if rank[at] == 0:
+            rank[at] = 1 + rank.max()
+        w, turn = w + mean - rows[at], turn + 1
+    return torch.from_numpy(np.argsort(np.where(rank > 0, rank, 999), kind="stable")[:(rank > 0).sum()])
+
+
+def mean_in_loops(features, kept, labels, total_classes):
+    means = {}
+    for label in labels.unique().tolist():
+        own = kept[labels == label]
+        mean = sum(own) / len(own)
+        means[label] = mean / mean.norm()
+    return torch.tensor([min(means, key=lambda label: (row - means[label]).square().sum().item()) for row in features])
+
+
+def mean_in_numpy_style(features, kept, labels, total_classes):
+    table = torch.zeros(total_classes, kept.shape[1]).index_add_(0, labels, kept)
+    table = table / torch.linalg.vector_norm(table, dim=1, keepdim=True)
+    distances = torch.cdist(features, table)
+    return distances.nan_to_num(math.inf).argmin(dim=1)
+
+
+def mean_like(decide=lambda x, means: torch.cdist(x, means).argmin(1), scale=lambda mean: mean / mean.norm(),
+              of=lambda rows: rows.mean(0), classes=lambda labels, total: range(int(labels.max()) + 1), number=lambda labels: {}):
+    """The nearest mean class by class, with one thing to get wrong."""
+    def build(features, kept, labels, total_classes):
+        means = torch.stack([scale(of(kept[labels == label])) if (labels == label).any() else torch.zeros(kept.shape[1])
+                             for label in classes(labels, total_classes)])
+        decided, renamed = decide(features, means), number(labels)
+        return torch.tensor([renamed.get(label, label) for label in decided.tolist()]) if renamed else decided
+    return build
+
+
+def all_classes(labels, total):
+    return range(total)
+
+
 RIGHT = {
     "average_incremental_accuracy": [statistics.fmean, np.mean, lambda top1: sum(a / len(top1) for a in top1)],
     "forgetting": [forgetting_by(), forgetting_in_numpy_style],
@@ -265,6 +336,8 @@ RIGHT = {
     "active": [lambda mask, step: (mask != 0) & ~(mask > step), lambda mask, step: (mask - 1.0).div(step).floor() == 0,
                lambda mask, step: torch.isin(mask, torch.arange(1, step + 1))],
     "reconstruct": [state_like(), state_in_loops],
+    "herding": [herding_like(), herding_by_distance],
+    "nearest_mean": [mean_in_loops, mean_in_numpy_style, mean_like(lambda x, means: (x @ means.T).argmax(1))],
 }
 
 MUTANTS = [(name, fragment, function) for name, rows in {
@@ -443,6 +516,50 @@ MUTANTS = [(name, fragment, function) for name, rows in {
         ("this step's parts alone", lambda past, step: past.parts[step - 1]),
         ("changed the snapshots", state_that_spoils_the_snapshots),
     ],
+    "herding": [
+        ("picked twice", herding_like(again=True)),
+        ("again and again", herding_like(lambda w, mean, pick: w, again=True)),
+        ("nothing to pick from", herding_like(count_of=lambda count, number: count)),
+        ("nearest to the mean", lambda features, count: (features @ features.mean(0)).sort(descending=True).indices[:count]),
+        ("nearest to the mean", herding_like(lambda w, mean, pick: w + mean)),         # the pick is never taken off: the same
+        ("mean is taken off", herding_like(lambda w, mean, pick: w - mean - pick)),
+        ("mean is not added", herding_like(lambda w, mean, pick: w - pick)),
+        ("pick is added", herding_like(lambda w, mean, pick: w + mean + pick)),
+        ("begins anew", herding_like(lambda w, mean, pick: mean - pick)),
+        ("found again", herding_as_released),
+        ("images still there; it stays", herding_like(mean_of=lambda rows, free: rows[free].mean(0))),
+        ("least is picked", herding_like(best=np.argmin)),
+        ("among the images still there", herding_like(cut_out=True)),
+        ("order of their positions", lambda features, count: torch.tensor(sorted(herding_like()(features, count).tolist()))),
+        ("wrong way round", lambda features, count: torch.tensor(herding_like()(features, count).tolist()[::-1])),
+        ("features of the picks", lambda features, count: torch.stack([features[i] for i in herding_like()(features, count)])),
+        ("a mark for each image",
+         lambda features, count: torch.isin(torch.arange(len(features)), herding_like()(features, count))),
+        ("positions count from 1", herding_like(first=1)),
+        ("one pick more", herding_like(count_of=lambda count, number: min(count + 1, number))),
+        ("one pick fewer", herding_like(count_of=lambda count, number: min(count, number) - 1)),
+        ("however many are asked for", herding_like(count_of=lambda count, number: number)),
+        ("goes on after the last", lambda features, count: torch.tensor(
+            [herding_like()(features, count).tolist()[i % len(features)] for i in range(count)])),
+    ],
+    "nearest_mean": [
+        ("distances or cosines", lambda features, kept, labels, total: torch.cdist(features, kept)),
+        ("distances or cosines", mean_like(lambda x, means: torch.cdist(x, means).amin(1))),
+        ("mean of zeros", mean_like(classes=all_classes)),
+        ("beats a negative one", mean_like(lambda x, means: torch.einsum("nd,cd->nc", x, means).argmax(1), classes=all_classes)),
+        ("wins every comparison", lambda features, kept, labels, total: (features @ F.normalize(torch.stack(
+            [kept[labels == label].mean(0) for label in range(total)])).T).argmax(1)),
+        ("least like the image", mean_like(lambda x, means: torch.cdist(x, means).argmax(1))),
+        ("shorter than 1", mean_like(scale=lambda mean: mean)),
+        ("favours the longer ones", mean_like(lambda x, means: (x @ means.T).argmax(1), scale=lambda mean: mean)),
+        ("sums, not means",
+         mean_like(lambda x, means: (x @ means.T).argmax(1), scale=lambda mean: mean, of=lambda rows: rows.sum(0))),
+        ("nearest exemplar", lambda features, kept, labels, total: labels[torch.cdist(features, kept).argmin(1)]),
+        ("classes count from 1", lambda *arguments: mean_in_loops(*arguments) + 1),
+        ("in which their exemplars come", mean_like(number=lambda labels: {
+            label: place for place, label in enumerate(sorted(set(labels.tolist()), key=labels.tolist().index))})),
+        ("last class that has been seen", mean_like(classes=lambda labels, total: range(int(labels.max())))),
+    ],
 }.items() for fragment, function in rows]
 
 LIBRARY = {
@@ -450,7 +567,7 @@ LIBRARY = {
     "distillation_loss": losses.distillation_loss, "sequential_plan": targets.penultimate,
     "multi_model_plan": targets.own_step, "multi_model_targets": targets.target_matrix,
     "auxiliary_loss": losses.auxiliary_loss, "prune": masks.prune, "active": masks.active,
-    "reconstruct": snapshots.Snapshots.state,
+    "reconstruct": snapshots.Snapshots.state, "herding": exemplars.herding, "nearest_mean": checks.exemplars.nearest_mean,
 }
 NAMES = sorted(LIBRARY)
 
@@ -517,7 +634,7 @@ def test_every_exercise_knows_its_mistakes_apart(name):
 def test_no_message_gives_the_answer(name):
     """No expression of the library's function (nor of those it is made of) stands in a message."""
     made_of = {"distillation_loss": [losses.binary_cross_entropy], "auxiliary_loss": [losses.binary_cross_entropy],
-               "prune": [masks.kept_count]}
+               "prune": [masks.kept_count], "nearest_mean": [exemplars.means_of, exemplars.nearest]}
     answers = set()
     for function in [LIBRARY[name], *made_of.get(name, [])]:
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
@@ -585,6 +702,9 @@ def test_what_cannot_be_called_is_said(name):
     ("reconstruct", lambda past, step: IncrementalNet("resnet8", 3, True, 0), "it returned an IncrementalNet"),
     ("average_incremental_accuracy", torch.tensor, "it returned a tensor of shape"),
     ("forgetting", lambda rows: 1.5, "too small"),
+    ("herding", lambda features, count: exemplars.herding(features, count).tolist(), "it returned a list of 5"),
+    ("herding", lambda features, count: exemplars.herding(features.mul_(2), count), "changed its argument `features`"),
+    ("nearest_mean", lambda *arguments: mean_in_loops(*arguments).int(), "has dtype int32 and should have int64"),
 ])
 def test_an_unknown_mistake_still_gets_a_helpful_line(name, function, fragment):
     message = message_of(name, function)

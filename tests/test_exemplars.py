@@ -128,7 +128,7 @@ def test_jpeg_bytes_are_those_of_files(handwriting):
     expected = 0
     for image in images:
         file = io.BytesIO()
-        Image.fromarray(image[0].numpy()).save(file, "JPEG", quality=75)
+        Image.fromarray(image[0].numpy()).save(file, "JPEG", quality=95)
         expected += len(file.getvalue())
     assert exemplars.jpeg_bytes(images) == expected
     assert exemplars.jpeg_bytes(images.expand(2, 3, 32, 32)) > 0

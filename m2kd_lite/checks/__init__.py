@@ -5,12 +5,13 @@ that once it passes, a run can use it in its place. What is not right yet raises
 """
 from collections.abc import Callable
 
-from m2kd_lite.checks import accuracy, distillation, ownership, plans, rebuilding, teachers
+from m2kd_lite.checks import accuracy, distillation, exemplars, ownership, plans, rebuilding, teachers
 from m2kd_lite.checks.engine import NotYet, check
 
 EXERCISES = {exercise.name: exercise for exercise in (
     accuracy.AVERAGE, accuracy.FORGET, distillation.DISTILLATION, plans.SEQUENTIAL, plans.MULTI_MODEL,
-    teachers.TARGETS, distillation.AUXILIARY, ownership.PRUNE, ownership.ACTIVE, rebuilding.RECONSTRUCT)}
+    teachers.TARGETS, distillation.AUXILIARY, ownership.PRUNE, ownership.ACTIVE, rebuilding.RECONSTRUCT,
+    exemplars.HERDING, exemplars.NEAREST_MEAN)}
 
 __all__ = ["EXERCISES", "NotYet", *EXERCISES]
 
@@ -66,3 +67,13 @@ def active(function: Callable) -> None:
 def reconstruct(function: Callable) -> None:
     """Check `reconstruct(snapshots, step)`, Eq. 7 and 8: a `Snapshots` to the state dictionary of a model. Raises NotYet."""
     check(rebuilding.RECONSTRUCT, function)
+
+
+def herding(function: Callable) -> None:
+    """Check `herding(features, count)`, iCaRL's algorithm 4: (N, width) to positions, best first. Raises NotYet."""
+    check(exemplars.HERDING, function)
+
+
+def nearest_mean(function: Callable) -> None:
+    """Check `nearest_mean(features, kept, labels, total_classes)`, iCaRL's algorithm 1: to a class an image. Raises NotYet."""
+    check(exemplars.NEAREST_MEAN, function)
