@@ -18,7 +18,7 @@ from m2kd_lite.errors import BadInput
 from m2kd_lite.nets import IncrementalNet
 
 BATCH = 500             # images at once; memory, not accuracy
-JPEG_QUALITY = 95       # section 4.6
+JPEG_QUALITY = 95       # section 4.6: "compress to JPG with quality 95"
 
 
 def per_class(budget: int, classes_seen: int) -> int:
