@@ -6,6 +6,7 @@ Called by `notebooks/08_paper_figures.ipynb` with what `paper.py` finds in the b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
         axis.set_title(name, loc="left", fontsize=11)
         axis.grid(axis="y", alpha=0.25)
         if lacking:
-            axis.text(0.97, 0.97, "not run:\n" + "\n".join(lacking), transform=axis.transAxes, ha="right", va="top", fontsize=8.5, color="0.35")
+            axis.text(0.97, 0.97, fill("not run: " + ", ".join(lacking), 34), transform=axis.transAxes, ha="right", va="top", fontsize=8.5, color="0.35")
         if not curves:
             axis.set_xticks([])
         legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

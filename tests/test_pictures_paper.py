@@ -16,7 +16,7 @@ def test_panels_draw_ours_and_the_papers_and_say_what_was_not_run():
     figure = pictures_paper.accuracy_panels({"20 a step": ({"FT": ours, "M²KD": both}, []), "5 a step": ({}, ["FT", "M²KD"])}, "Figure 4")
     full, empty = figure.axes
     assert [line.get_ydata().tolist() for line in full.lines] == [[81, 61], [70, 50], [83.5, 58.5]] and not texts(full)
-    assert not empty.lines and texts(empty) == ["not run:\nFT\nM²KD"]
+    assert not empty.lines and texts(empty) == ["not run: FT, M²KD"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["FT", "M²KD", "M²KD, in the paper"]
     assert "20 a step: FT ends at 61.0 %; M²KD ends at 50.0 %; the paper's M²KD ends at 58.5 %." in figure.alt_text
     assert "5 a step: not run: FT, M²KD." in figure.alt_text
