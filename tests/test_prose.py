@@ -68,7 +68,7 @@ def bank_of(name):
     return bank.load(ROOT / "data" / "results" / name)
 
 
-@pytest.mark.parametrize("method", ["finetune", "lwf-mc", "m2kd-no-pruning", "m2kd"])
+@pytest.mark.parametrize("method", ["finetune", "lwf-mc", "m2kd-no-pruning", "m2kd", "joint"])
 def test_the_readme_has_the_numbers_of_the_bank(method):
     """Average, last accuracy, what is left of step 1, forgetting: three seeds; bytes added: their mean."""
     table = bank_of("glyphs_grid.csv")
