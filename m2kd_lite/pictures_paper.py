@@ -38,7 +38,7 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
         legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     axes[0].set_ylabel("top-1 accuracy on all of them (%)")
     if legend:
-        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(panels)), frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 

@@ -108,6 +108,22 @@ def test_the_readme_has_the_table_of_class_batches_and_ratios():
     assert not [sentence for sentence in grid_claims()["README.md"] if sentence not in " ".join(text.split())]
 
 
+def standin_rows():
+    """README's table of the stand-in for Table 1: accuracy after each step, average, what is left of step 1, bytes added."""
+    table = bank_of("standin.csv")
+    for method in ("lwf-mc", "m2kd-no-pruning", "m2kd"):
+        run = table[table.method == method].sort_values("step")
+        assert len(run) == 5 and set(run.train_per_class) == {200} and set(run.epochs) == {20}
+        last = run.iloc[-1]
+        cells = [*run.top1, last.average_incremental_accuracy, last.accuracy_by_step[0], last.forgetting]
+        yield f"| `{method}` | {' | '.join(f'{value:.1f}' for value in cells)} | {last.bytes_total - run.iloc[0].bytes_total:,} |"
+
+
+def test_the_readme_has_the_table_of_the_stand_in():
+    text = (ROOT / "README.md").read_text()
+    assert not [row for row in standin_rows() if row not in text]
+
+
 # A number with a unit, in figures or in words.
 NUMBER = re.compile(r"(?i)\b(?:\d[\d,.]*|one|two|three|four|five|six|seven|eight|nine|ten|twice|half|third|thirds|quarter|"
                     r"almost|most)\b[ -]?(?:%|per cent|points?\b|times\b|×|MB|kB|bytes|s\b|seconds?|minutes?)")
