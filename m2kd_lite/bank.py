@@ -52,9 +52,9 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
     Returns
     -------
     one mapping a step, with the keys `COLUMNS`. Accuracies and forgetting in per cent and percentage points, rounded
-    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step, `bytes_exemplars` those of them that are images;
-    `top1_network` is the network's own argmax, where another decision made `top1`; `confusion` is a
-    text on the last step's row, which `confusion_matrix` reads, and empty on the others.
+    to 0.001; `accuracy_by_step` is a list, one number a step; bytes are those carried on after the step,
+    `bytes_exemplars` those of them that are images; `top1_network` is the network's own argmax, where another decision
+    made `top1`; `confusion` is a text on the last step's row, which `confusion_matrix` reads, and empty on the others.
     """
     environment = metrics["environment"]
     of_run = {"variant": variant, **{name: metrics["config"][name] for name in SETTINGS},
@@ -167,6 +167,11 @@ def confusion_matrix(text: str) -> np.ndarray:
             predicted, count = entry.split(":")
             counts[true, int(predicted)] = int(count)
     return counts
+
+
+def spread(values: Sequence[float]) -> str:
+    """Numbers of several runs as mean ± standard deviation (n - 1), to a tenth; of one run, the number."""
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def _with_all_settings(table: pd.DataFrame) -> pd.DataFrame:

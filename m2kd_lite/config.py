@@ -103,14 +103,13 @@ class RunConfig(BaseModel):
     def _fill_from_profile(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in given.items() if value is not None}
         profile = dict(PROFILES.get(given.get("profile", "quick"), PROFILES["quick"]))
-        decay_at = profile.pop("decay_at")
+        decay_at, exemplars = profile.pop("decay_at"), profile.pop("exemplars")
         values = profile | given
         if "milestones" not in values and str(values["epochs"]).isdecimal():
             epochs = int(values["epochs"])
             values["milestones"] = [m for m in (round(share * epochs) for share in decay_at) if 1 <= m < epochs]
         values.setdefault("milestones", [])
-        if values.get("method") not in EXEMPLAR_METHODS:
-            values["exemplars"] = given.get("exemplars", 0)
+        values.setdefault("exemplars", exemplars if values.get("method") in EXEMPLAR_METHODS else 0)
         if "pruning_ratio" not in values:
             values["pruning_ratio"] = 0.8 if str(values.get("class_batch", 20)).isdecimal() and int(
                 values.get("class_batch", 20)) >= 20 else 0.75
@@ -184,8 +183,8 @@ def option(name: str) -> str:
 def default_text(name: str) -> str:
     """A field's default in words, for `--help` and the notebook."""
     default = RunConfig.model_fields[name].default
-    said = {"pruning_ratio": "0.75; 0.8 from class batch 20", "exemplars": "0; for iCaRL from the profile", "milestones": "from the profile",
-            PydanticUndefined: "from the profile", None: "none"}
+    said = {"pruning_ratio": "0.75; 0.8 from class batch 20", "exemplars": "0; for iCaRL from the profile",
+            "milestones": "from the profile", PydanticUndefined: "from the profile", None: "none"}
     return said.get(name) or said.get(default) or str(default)
 
 

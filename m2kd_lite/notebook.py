@@ -155,9 +155,11 @@ def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = igno
     try:
         with tempfile.TemporaryDirectory(prefix="m2kd-lite-") as sockets:
             # The kernel's folder is said through nbclient: papermill's own way moves this whole process, all threads of it.
+            # A kernel is interrupted before it is shut down, and calls that an error, on the terminal of who asked for the run.
             papermill.execute_notebook(source, unfinished, parameters, kernel_name="python3", log_output=True,
                                        progress_bar=False, start_timeout=START_SECONDS, config=_private_line(sockets),
-                                       resources={"metadata": {"path": str(source.parent)}})
+                                       resources={"metadata": {"path": str(source.parent)}},
+                                       extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
         os.replace(unfinished, target)
         failed.unlink(missing_ok=True)          # of an earlier try
     except papermill.PapermillExecutionError as error:

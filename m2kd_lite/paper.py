@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from m2kd_lite import bank
-from m2kd_lite.config import RunConfig
+from m2kd_lite.config import EXEMPLAR_METHODS, RunConfig
 from m2kd_lite.errors import BadInput
 from m2kd_lite.methods import METHODS, title_of
 from m2kd_lite.pictures_explorer import Curve
@@ -36,12 +36,13 @@ VERDICTS = {
 }
 # The paper's data sets as section 4.1 trains on them, over the profile `paper`. Which images they are is named by the caller.
 SETTINGS = {"cifar100": {"dataset": "cifar100"},
-            "ilsvrc-small": {"dataset": "imagefolder", "data_root": "elsewhere", "backbone": "resnet18", "epochs": 60, "milestones": (20, 40)}}
+            "ilsvrc-small": {"dataset": "imagefolder", "data_root": "elsewhere", "backbone": "resnet18", "epochs": 60,
+                             "milestones": (20, 40)}}
 OURS = {"cifar100": "cifar100"}
 NUMBERS = ("source", "dataset", "class_batch", "method", "pruning_ratio", "step", "measure", "paper")
 # The lines of the figures; EWC stands for the penalties' simplest relative and is not in the paper, DGM is and is not here.
 FIGURE_4 = ("finetune", "lwf-mc", "scaled", "rwalk", "ewc", "m2kd-no-pruning", "m2kd", "joint")
-FIGURE_5 = ("icarl", "icarl-aux", "icarl-m2kd")
+FIGURE_5 = EXEMPLAR_METHODS
 TITLES = {"cifar100": "CIFAR-100", "ilsvrc-small": "iILSVRC-small", **{name: method.title for name, method in METHODS.items()}}
 MEASURES = {"top1": "top-1 (%)", "average_incremental_accuracy": "average (%)",
             "megabytes_added": "MB added since step 1"}
@@ -165,7 +166,8 @@ def paper_run(dataset: str, method: str, class_batch: int, pruning_ratio: float 
     pruning_ratio : None or NaN: what section 4.1 says for this class batch.
     """
     ratio = {} if pruning_ratio is None or np.isnan(pruning_ratio) else {"pruning_ratio": pruning_ratio}
-    return RunConfig.make(dict(method=method, class_batch=int(class_batch), profile="paper", precision=precision) | SETTINGS[dataset] | ratio)
+    common = dict(method=method, class_batch=int(class_batch), profile="paper", precision=precision)
+    return RunConfig.make(common | SETTINGS[dataset] | ratio)
 
 
 def _measured(run: Run, number: Mapping[str, Any]) -> float | None:
@@ -227,15 +229,22 @@ def curves(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None
             lacking.append(title(config))
         if found or paper:
             classes = [row["classes_seen"] for row in found[0]] if found else []
-            shown[title(config)] = Curve(list(METHODS).index(config.method), classes, np.array([[row["top1"] for row in run] for run in found]), paper)
+            top1 = np.array([[row["top1"] for row in run] for run in found])
+            shown[title(config)] = Curve(list(METHODS).index(config.method), classes, top1, paper)
     return shown, lacking
 
 
-def confusions(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
+def confusions(table: pd.DataFrame, configs: Sequence[RunConfig],
+               images: str | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
     """Figure 1: (classes, classes) counts after the last step, summed over the seeds, and the names of what is not there."""
-    found = {title(config): [bank.confusion_matrix(run[-1]["confusion"]) for run in runs(table, config, images) if run[-1]["confusion"]]
-             for config in configs}
-    return {name: sum(counts) for name, counts in found.items() if counts}, [name for name, counts in found.items() if not counts]
+    shown, lacking = {}, []
+    for config in configs:
+        counts = [bank.confusion_matrix(run[-1]["confusion"]) for run in runs(table, config, images) if run[-1]["confusion"]]
+        if counts:
+            shown[title(config)] = sum(counts)
+        else:
+            lacking.append(title(config))
+    return shown, lacking
 
 
 def by_ratio(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None) -> pd.DataFrame:
@@ -247,14 +256,39 @@ def by_ratio(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | No
 
 
 def apart(ours: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """How far the averages of several runs lie apart: one row a seed (`seed`) with which all of `names` were run, with `best`, `worst` and
-    `points`.
+    """How far the averages of several runs lie apart: one row a seed with which all were run, with `best`, `worst`, `points`.
 
     Parameters
     ----------
     ours : what `by_ratio` gives.
+    names : the runs, as `title` calls them.
     """
     if ours.empty or not set(names) <= {run for run, _ in ours.index}:
         return pd.DataFrame(columns=["best", "worst", "points"])
     averages = ours.average.unstack("run")[list(names)].dropna()
-    return pd.DataFrame({"best": averages.idxmax(axis=1), "worst": averages.idxmin(axis=1), "points": averages.max(axis=1) - averages.min(axis=1)})
+    return pd.DataFrame({"best": averages.idxmax(axis=1), "worst": averages.idxmin(axis=1),
+                         "points": averages.max(axis=1) - averages.min(axis=1)})
+
+
+def summary(table: pd.DataFrame, configs: Mapping[str, RunConfig], images: str | None = None) -> pd.DataFrame:
+    """Methods side by side: one row a name of `configs`, numbers as text, mean ± standard deviation over the seeds.
+
+    Accuracies in per cent: the average over the steps, after the last step, of the first step's classes then; forgetting
+    in points; what the network's own largest output says where another decision counts; megabytes as in Table 2. A row of
+    what was not run is empty.
+    """
+    rows = {}
+    for name, config in configs.items():
+        found = runs(table, config, images)
+        last = [run[-1] for run in found]
+        own = [row["top1_network"] for row in last if row["top1_network"] != ""]
+        rows[name] = {
+            "runs": len(found),
+            "average": bank.spread([row["average_incremental_accuracy"] for row in last]),
+            "last step": bank.spread([row["top1"] for row in last]),
+            "left of step 1": bank.spread([row["accuracy_by_step"][0] for row in last]),
+            "forgetting": bank.spread([row["forgetting"] for row in last]),
+            "network alone": bank.spread(own) if own else "",
+            "MB added": f"{np.mean([megabytes_added(run) for run in found]):.2f}",
+        } if found else {"runs": 0}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("method")

@@ -163,6 +163,7 @@ def by_layer(panels: Mapping[str, Mapping[str, Mapping[str, float]]], title: str
         axis.invert_yaxis()
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x", alpha=0.25)
+        axis.set_axisbelow(True)
         if len(named) > 1:
             axis.legend(frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)

@@ -32,13 +32,15 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
         axis.set_title(name, loc="left", fontsize=11)
         axis.grid(axis="y", alpha=0.25)
         if lacking:
-            axis.text(0.97, 0.97, fill("not run: " + ", ".join(lacking), 34), transform=axis.transAxes, ha="right", va="top", fontsize=8.5, color="0.35")
+            axis.text(0.97, 0.97, fill("not run: " + ", ".join(lacking), 34), transform=axis.transAxes, ha="right", va="top",
+                      fontsize=8.5, color="0.35")
         if not curves:
             axis.set_xticks([])
         legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     axes[0].set_ylabel("top-1 accuracy on all of them (%)")
     if legend:
-        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(panels)), frameon=False, fontsize=9)
+        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(panels)), frameon=False,
+                      fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
@@ -54,7 +56,7 @@ def _panels_in_words(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[st
 
 
 def points_beside(ours: Mapping[str, Sequence[float]], paper: Mapping[str, float], what: str, title: str) -> Figure:
-    """One number for each of several settings: a dot for every run of ours, a line through their means, hollow marks for the paper's.
+    """One number for each of several settings: a dot for each run of ours, a line through their means, the paper's as hollow marks.
 
     Parameters
     ----------
@@ -63,16 +65,15 @@ def points_beside(ours: Mapping[str, Sequence[float]], paper: Mapping[str, float
     what : the number, for the axis.
     """
     names = list(ours)
-    said = [f"{name}: " + "; ".join([f"ours {np.mean(values):.1f} ({len(values)} run{'s' if len(values) > 1 else ''})" if len(values) else "not run",
-                                     *([f"the paper {paper[name]:.1f}"] if name in paper else [])]) for name, values in ours.items()]
-    figure, axis = new_figure(f"Points: {what}, by setting. {'. '.join(said)}.", width=6.4, height=3.6)
+    figure, axis = new_figure(_points_in_words(ours, paper, what), width=6.4, height=3.6)
     there = [place for place, name in enumerate(names) if len(ours[name])]
     if there:
         axis.plot(there, [np.mean(ours[names[place]]) for place in there], color=COLOURS[0], lw=1.5, alpha=0.6)
-        axis.plot(*zip(*((place, value) for place in there for value in ours[names[place]]), strict=True), color=COLOURS[0], marker=MARKS[0],
+        places = np.repeat(there, [len(ours[names[place]]) for place in there])
+        axis.plot(places, np.concatenate([ours[names[place]] for place in there]), color=COLOURS[0], marker=MARKS[0],
                   linestyle="none", label="ours, each run; the line joins the means")
     if paper:
-        axis.plot(*zip(*((names.index(name), value) for name, value in paper.items()), strict=True), color=COLOURS[1], marker=MARKS[1],
+        axis.plot([names.index(name) for name in paper], list(paper.values()), color=COLOURS[1], marker=MARKS[1],
                   linestyle="none", markersize=9, fillstyle="none", label="the paper")
     axis.set_xticks(range(len(names)), [name if len(ours[name]) else f"{name}\n(not run)" for name in names])
     axis.set(xlim=(-0.5, len(names) - 0.5), ylabel=what)
@@ -82,3 +83,13 @@ def points_beside(ours: Mapping[str, Sequence[float]], paper: Mapping[str, float
     if there or paper:
         axis.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _points_in_words(ours: Mapping[str, Sequence[float]], paper: Mapping[str, float], what: str) -> str:
+    told = []
+    for name, values in ours.items():
+        runs = f"{len(values)} run{'s' if len(values) > 1 else ''}"
+        said = [f"ours {np.mean(values):.1f} ({runs})" if len(values) else "not run"]
+        said += [f"the paper {paper[name]:.1f}"] if name in paper else []
+        told.append(f"{name}: {'; '.join(said)}.")
+    return f"Points: {what}, by setting. " + " ".join(told)

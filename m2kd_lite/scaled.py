@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from m2kd_lite.targets import BATCH
+from m2kd_lite.targets import target_matrix
 
 TEMPERATURE = 1.0       # of the distillation; the default of their code, which has soft targets count T^2 times
 
 
-@torch.no_grad()
 def soft_targets(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Tensor, labels: Tensor,
                  classes: int) -> tuple[Tensor, Tensor]:
     """Labels and teachers' probabilities, apart. Parameters as of `targets.target_matrix`.
@@ -25,17 +24,14 @@ def soft_targets(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.M
     Returns
     -------
     one-hot labels, probabilities : (2, N, classes) float32; index 0 is the image as it is, 1 its mirror image. A teacher's
-        probabilities are a softmax over the columns it fills, at `TEMPERATURE`; other columns hold zeros.
+        probabilities are a softmax over the columns it fills, at `TEMPERATURE`; in other columns the label stands.
     """
-    hard = F.one_hot(labels, classes).float().expand(2, -1, -1).clone()
-    soft = torch.zeros_like(hard)
-    for step, columns in plan:
-        teacher, own = teacher_of(step), slice(columns.start, columns.stop)
-        for start in range(0, len(images), BATCH):
-            rows = slice(start, start + BATCH)
-            for flip, batch in enumerate((images[rows], images[rows].flip(3))):
-                soft[flip, rows, own] = F.softmax(teacher(batch)[0][:, own] / TEMPERATURE, dim=1)
-    return hard, soft
+    filled, _ = target_matrix(plan, teacher_of, images, labels, classes, squash=_probabilities)
+    return F.one_hot(labels, classes).float().expand(2, -1, -1), filled
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    return F.softmax(logits / TEMPERATURE, dim=1)
 
 
 def loss(logits: Tensor, hard: Tensor, soft: Tensor, total_classes: int, temperature: float = TEMPERATURE) -> Tensor:

@@ -42,8 +42,8 @@ def own_step(columns: Sequence[range]) -> list[tuple[int, range]]:
 
 
 @torch.no_grad()
-def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Tensor,
-                  labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Tensor, labels: Tensor,
+                  classes: int, squash: Callable[[Tensor], Tensor] = torch.sigmoid) -> tuple[Tensor, Tensor]:
     """Soft targets of both heads for every image and its mirror image.
 
     Parameters
@@ -53,6 +53,7 @@ def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.
     images : (N, C, H, W) uint8, on the device of the teachers.
     labels : (N,) int64, positions in the class order.
     classes : classes seen, the current ones included.
+    squash : makes targets in [0, 1] of the logits (N, columns) of the columns that a teacher fills.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.
             rows = slice(start, start + BATCH)
             for flip, batch in enumerate((images[rows], images[rows].flip(3))):
                 logits, auxiliary_logits = teacher(batch)
-                main[flip, rows, own] = torch.sigmoid(logits[:, own])
+                main[flip, rows, own] = squash(logits[:, own])
                 if auxiliary_logits is not None:
-                    auxiliary[flip, rows, own] = torch.sigmoid(auxiliary_logits[:, own])
+                    auxiliary[flip, rows, own] = squash(auxiliary_logits[:, own])
     return main, auxiliary

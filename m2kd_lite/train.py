@@ -229,7 +229,8 @@ class _Run:
         if self.method.decision == "rescaled":
             drawn = draws.of_training(self.config, self.state.position.step, len(training.images))
             asked = scaled.asked_for(training.main_targets, training.auxiliary_targets, drawn)
-            return metrics.predict(net, images, scores=functools.partial(scaled.scores, asked=asked)), {"asked_for": asked.tolist()}
+            rescaled = functools.partial(scaled.scores, asked=asked)
+            return metrics.predict(net, images, scores=rescaled), {"asked_for": asked.tolist()}
         return metrics.predict(net, images), {}
 
     # ---- a phase ----------------------------------------------------------------------------------------------------

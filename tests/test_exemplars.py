@@ -8,8 +8,10 @@ from conftest import small_config
 from PIL import Image
 
 from m2kd_lite import exemplars, metrics, storage, train
+from m2kd_lite.config import EXEMPLAR_METHODS
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
+from m2kd_lite.methods import METHODS
 from m2kd_lite.nets import IncrementalNet
 from m2kd_lite.snapshots import Snapshots
 
@@ -75,8 +77,8 @@ def handwriting():
     return torch.randint(0, 256, (18, 1, 32, 32), dtype=torch.uint8, generator=generator), torch.arange(18) % 3
 
 
-def literal_nearest_mean(net, images, labels, asked, unseen=0, flips=True):
-    """Nearest mean by distance, one image at a time. `unseen` is how many classes lie at the origin, as in released code."""
+def literal_nearest_mean(net, images, labels, asked):
+    """Nearest mean by distance, one image at a time."""
     def feature(image):
         with torch.no_grad():
             vector = net.features(image[None])[0].double().numpy()
@@ -84,12 +86,10 @@ def literal_nearest_mean(net, images, labels, asked, unseen=0, flips=True):
 
     means = []
     for label in range(3):
-        own = [feature(image) for image, of in zip(images, labels, strict=True) if of == label]
-        if flips:
-            own += [feature(image.flip(2)) for image, of in zip(images, labels, strict=True) if of == label]
+        of_class = [image for image, of in zip(images, labels, strict=True) if of == label]
+        own = [feature(image) for image in of_class] + [feature(image.flip(2)) for image in of_class]
         mean = sum(own) / len(own)
         means.append(mean / np.linalg.norm(mean))
-    means += [np.zeros(64)] * unseen
     return [int(np.argmin([np.linalg.norm(feature(image) - mean) for mean in means])) for image in asked]
 
 
@@ -226,3 +226,7 @@ def test_exemplars_that_no_run_chose_are_refused(kept):
     exemplars.check_kept([torch.tensor([2, 0]), torch.tensor([7, 4])], labels, 2, 4)
     with pytest.raises(ValueError):
         exemplars.check_kept([torch.tensor(rows) for rows in kept], labels, 2, 4)
+
+
+def test_the_settings_name_the_methods_that_keep_exemplars():
+    assert set(EXEMPLAR_METHODS) == {name for name, row in METHODS.items() if row.keeps_exemplars}

@@ -162,3 +162,13 @@ def test_all_exemplars_count_as_added_for_they_are_there_from_step_1_on():
     images = 2000 * 3 * 32 * 32
     compared = of(verdicts(table([row | {"bytes_exemplars": images} for row in rows(config, [64.1] * 10, added=500_000)])), "iCaRL, CIFAR-100 by 10: MB")
     assert compared.ours.tolist() == pytest.approx([(images + 500_000) / 1e6])
+
+
+def test_methods_side_by_side_with_what_was_not_run():
+    chain, icarl, never = (paper.paper_run("cifar100", method, 20) for method in ("lwf-mc", "icarl", "ewc"))
+    seen = table(rows(chain, [80, 40], added=2_000_000, seed=0, forgetting=10.0), rows(chain, [82, 44], added=2_000_000, seed=1),
+                 rows(icarl, [80, 60], top1_network=50.5, bytes_exemplars=500_000))
+    said = paper.summary(seen, {"LwF-MC": chain, "iCaRL": icarl, "EWC": never})
+    assert said.loc["LwF-MC"].tolist() == [2, "61.5 ± 2.1", "42.0 ± 2.8", "42.0 ± 2.8", "5.0 ± 7.1", "", "2.00"]
+    assert said.loc["iCaRL"].tolist() == [1, "70.0", "60.0", "60.0", "0.0", "50.5", "0.50"]
+    assert said.loc["EWC"].tolist() == [0, "", "", "", "", "", ""]

@@ -10,9 +10,10 @@ from spellchecker import SpellChecker
 from m2kd_lite import bank
 
 ROOT = Path(__file__).parents[1]
+README, MEASURED = ROOT / "README.md", ROOT / "docs" / "measured.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if path.stem not in ("playground", "08_paper_figures")]
-PAGES = [*NOTEBOOKS, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
+PAGES = [*NOTEBOOKS, README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 # Words that no dictionary has: names, terms of the field, code. One a line, small letters, in order.
 OUR_WORDS = (Path(__file__).parent / "words.txt").read_text().split()
 
@@ -75,7 +76,7 @@ def test_the_readme_has_the_numbers_of_the_bank(method):
     table = table[(table.method == method) & (table.class_batch == 20) & (table.pruning_ratio == 0.8)]
     begin, end = (table[table.step == step].set_index("seed") for step in (1, 5))
     left = end.accuracy_by_step.str[0]
-    row = re.search(rf"^\| `{method}` \| (.*± .*) \|$", (ROOT / "README.md").read_text(), re.M)[1].split(" | ")
+    row = re.search(rf"^\| `{method}` \| (.*± .*) \|$", README.read_text(), re.M)[1].split(" | ")
     measured = (end.average_incremental_accuracy, end.top1, left, end.forgetting)
     for said, values in zip(row, measured, strict=False):
         assert [float(part) for part in said.split(" ± ")] == pytest.approx([values.mean(), values.std()], abs=0.051)
@@ -88,7 +89,7 @@ RATIOS = (0.6, 0.7, 0.75, 0.8, 0.9)
 
 
 def grid_rows():
-    """README's table of class batches and pruning ratios, as the bank has it: average incremental accuracy, mean ± sd of its runs."""
+    """The table of class batches and pruning ratios, as the bank has it: average incremental accuracy, mean ± sd of its runs."""
     table = bank_of("glyphs_grid.csv")
     ends = table[table.step == -(-100 // table.class_batch)]
     kinds = [(f"`{method}`", ends[ends.method == method]) for method in ("finetune", "lwf-mc", "m2kd-no-pruning", "joint")]
@@ -97,19 +98,19 @@ def grid_rows():
         cells = []
         for batch in CLASS_BATCHES:
             average = runs[runs.class_batch == batch].average_incremental_accuracy
-            spread = f" ± {average.std():.1f}" if len(average) > 1 else ""
-            cells.append(f"{average.mean():.1f}{spread}" if len(average) else "")
+            cells.append(bank.spread(average) if len(average) else "")
         yield f"| {name} | {' | '.join(cells)} |".replace("  ", " ")
 
 
-def test_the_readme_has_the_table_of_class_batches_and_ratios():
-    text = (ROOT / "README.md").read_text()
+def test_the_table_of_class_batches_and_ratios_is_the_bank_s():
+    text = MEASURED.read_text()
     assert not [row for row in grid_rows() if row not in text]
-    assert not [sentence for sentence in grid_claims()["README.md"] if sentence not in " ".join(text.split())]
+    for page in (README, MEASURED):
+        assert not [sentence for sentence in grid_claims()[page.name] if sentence not in " ".join(page.read_text().split())]
 
 
 def standin_rows():
-    """README's table of the stand-in for Table 1: accuracy after each step, average, what is left of step 1, bytes added."""
+    """The table of the stand-in for Table 1: accuracy after each step, average, what is left of step 1, bytes added."""
     table = bank_of("standin.csv")
     for method in ("lwf-mc", "m2kd-no-pruning", "m2kd"):
         run = table[table.method == method].sort_values("step")
@@ -119,9 +120,13 @@ def standin_rows():
         yield f"| `{method}` | {' | '.join(f'{value:.1f}' for value in cells)} | {last.bytes_total - run.iloc[0].bytes_total:,} |"
 
 
-def test_the_readme_has_the_table_of_the_stand_in():
-    text = (ROOT / "README.md").read_text()
-    assert not [row for row in standin_rows() if row not in text]
+def test_the_table_of_the_stand_in_is_the_bank_s_and_the_readme_agrees():
+    chain, whole, pruned = rows = list(standin_rows())
+    assert not [row for row in rows if row not in MEASURED.read_text()]
+    average, left = ([row.split(" | ")[column] for row in (chain, whole, pruned)] for column in (6, 7))
+    said = (f"LwF-MC averages {average[0]} %, M²KD without pruning {average[1]} % and with pruning {average[2]} %; of the first 20 "
+            f"classes {left[0]}, {left[1]} and {left[2]} % are left")
+    assert said in " ".join(README.read_text().split())
 
 
 # A number with a unit, in figures or in words.
@@ -203,12 +208,14 @@ def grid_claims():
 
     assert (gap(20) < 0).all() and (gap(5) < 0).all()
     ten = f"{', '.join(f'{points:+.1f}' for points in gap(10))} points, seed by seed"
+    in_words = f"differs from LwF-MC in average by {ten}"
     last = {batch: end("finetune", batch).top1 for batch in CLASS_BATCHES}
     few, tuned = end("lwf-mc", 5), end("finetune", 5)
     ratios = pd.DataFrame({ratio: average("m2kd", 20, ratio) for ratio in RATIOS}).dropna()
     near = ratios.drop(columns=0.9)
     return {
-        "README.md": [f"differs from LwF-MC in average by {ten}"],
+        "README.md": [in_words],
+        "measured.md": [in_words],
         "instructors.md": [
             f"FT ends at {span(last[50])} % with 50 classes a step, at {span(last[20])} % with 20, at {span(last[10])} % with 10 and at "
             f"{span(last[5])} % with 5",

@@ -142,30 +142,34 @@ def describe(results: Results, choice: Choice) -> str:
         runs = results.runs(choice, method)
         if runs:
             last = [run[-1] for run in runs]
-            told.append(f"{choice.title(method)} ends at {_mean(last, 'top1')} %, average {_mean(last, 'average_incremental_accuracy')} %, "
-                        f"forgetting {_mean(last, 'forgetting')} points ({_count(runs)}).")
+            told.append(f"{choice.title(method)} ends at {_mean(last, 'top1')} %, average "
+                        f"{_mean(last, 'average_incremental_accuracy')} %, forgetting {_mean(last, 'forgetting')} points "
+                        f"({_count(runs)}).")
         marks = results.in_the_paper(choice, method)
         if marks:
             told.append(f"The paper's {choice.title(method)} ends at {marks[-1][1]:.1f} % (ResNet-32, 80 epochs a step).")
     for config in results.missing(choice):
-        why = cannot_last(config)
+        why, seed = cannot_last(config), "" if choice.seed is None else f" with seed {choice.seed}"
         told.append(f"{choice.title(config.method)} cannot be run: {why}." if why else
-                    f"{choice.title(config.method)}{'' if choice.seed is None else f' with seed {choice.seed}'} is not in the bank.")
+                    f"{choice.title(config.method)}{seed} is not in the bank.")
     return " ".join(told)
 
 
 def table(results: Results, choice: Choice) -> str:
     """The numbers as an HTML table, and where they come from; empty if there are none."""
-    names = ("method", "runs", "average incremental accuracy (%)", "after the last step (%)", "left of step 1 (%)", "forgetting (points)",
-             "bytes carried", "of these since step 1")
+    names = ("method", "runs", "average incremental accuracy (%)", "after the last step (%)", "left of step 1 (%)",
+             "forgetting (points)", "bytes carried", "of these since step 1")
     lines, made = [], set()
     for method in choice.methods:
         runs = results.runs(choice, method)
         if not runs:
             continue
-        last = [run[-1] | {"left": run[-1]["accuracy_by_step"][0], "added": run[-1]["bytes_total"] - run[0]["bytes_total"]} for run in runs]
-        made |= {f"{row['device']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, revision {row['revision']}" for row in last}
-        cells = [choice.title(method), str(len(runs)), *(_mean(last, name) for name in ("average_incremental_accuracy", "top1", "left", "forgetting")),
+        last = [run[-1] | {"left": run[-1]["accuracy_by_step"][0], "added": run[-1]["bytes_total"] - run[0]["bytes_total"]}
+                for run in runs]
+        made |= {f"{row['device']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, revision {row['revision']}"
+                 for row in last}
+        cells = [choice.title(method), str(len(runs)),
+                 *(_mean(last, name) for name in ("average_incremental_accuracy", "top1", "left", "forgetting")),
                  *(f"{np.mean([row[name] for row in last]):,.0f}" for name in ("bytes_total", "added"))]
         lines.append(f'<tr><th scope="row" style="text-align: left">{escape(cells[0])}</th>'
                      + "".join(f'<td style="text-align: right">{cell}</td>' for cell in cells[1:]) + "</tr>")
@@ -173,7 +177,8 @@ def table(results: Results, choice: Choice) -> str:
         return ""
     head = "".join(f'<th scope="col" style="vertical-align: bottom; padding: 0 0.5em">{name}</th>' for name in names)
     return (f'<table style="line-height: 1.4"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-            f'<p style="line-height: 1.4">Mean ± standard deviation where there is more than one run. Profile {choice.profile}; {escape("; ".join(sorted(made)))}.</p>')
+            '<p style="line-height: 1.4">Mean ± standard deviation where there is more than one run. '
+            f'Profile {choice.profile}; {escape("; ".join(sorted(made)))}.</p>')
 
 
 def explorer(methods: Sequence[str] = ("finetune", "lwf-mc", "m2kd"), profile: str = "quick", root: Path | None = None) -> Explorer:
@@ -203,7 +208,8 @@ class Explorer(Panel):
     def __init__(self, results: Results, methods: Sequence[str], profile: str):
         self.results, self.profile, self.run = results, profile, None
         first = next(iter(DATASETS.values()))
-        self.ticks = {name: ipywidgets.Checkbox(name in methods, description=row.title, indent=False, layout={"width": "auto", "margin": "2px 1em"})
+        beside = {"width": "auto", "margin": "2px 1em"}
+        self.ticks = {name: ipywidgets.Checkbox(name in methods, description=row.title, indent=False, layout=beside)
                       for name, row in METHODS.items()}
         controls = {
             "dataset": ipywidgets.Dropdown(options=list(DATASETS), description="Data set"),
@@ -239,7 +245,8 @@ class Explorer(Panel):
         config = self._possible()[0]
         folder = self.results.local.parent / notebook.run_folder(config).name
         view = TrainingView()
-        self.training.children = [ipywidgets.HTML(f"<p>Training {escape(METHODS[config.method].title)}, seed {config.seed}, in the background.</p>"), view]
+        what = f"Training {escape(METHODS[config.method].title)}, seed {config.seed}, in the background."
+        self.training.children = [ipywidgets.HTML(f"<p>{what}</p>"), view]
         self._show(self.train, False)
         self._show(self.cancel, True)
         self.run = BackgroundRun(config, folder, view, partial(self._ended, folder, view))
@@ -279,8 +286,7 @@ class Explorer(Panel):
 
 
 def _mean(rows: Sequence[dict], name: str) -> str:
-    values = [row[name] for row in rows]
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+    return bank.spread([row[name] for row in rows])
 
 
 def _count(runs: Sequence) -> str:
