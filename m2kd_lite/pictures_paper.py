@@ -22,7 +22,10 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
     ----------
     panels : what a panel is called, to (curves by name, names of what was not run), as `paper.curves` gives them.
     """
-    figure, axes = new_figure(_panels_in_words(panels), width=3.3 * len(panels) + 0.4, height=4.2, columns=len(panels))
+    names = {name for curves, _ in panels.values() for name in curves}
+    width = max(6.4, 3.3 * len(panels) + 0.4)
+    columns = int(width / 3)        # of the legend; its rows want room of their own
+    figure, axes = new_figure(_panels_in_words(panels), width, 3.6 + 0.2 * -(-len(names) // columns), columns=len(panels))
     axes = axes if len(panels) > 1 else [axes]
     legend = {}
     for axis, (name, (curves, lacking)) in zip(axes, panels.items(), strict=True):
@@ -39,8 +42,7 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
         legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     axes[0].set_ylabel("top-1 accuracy on all of them (%)")
     if legend:
-        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(panels)), frameon=False,
-                      fontsize=9)
+        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 

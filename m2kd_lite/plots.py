@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,19 +89,20 @@ def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], class_
         share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
         # The root brings out the few: most cells hold under ten per cent of a row.
         edges = list(range(0, len(counts), class_batch))
+        told_edges = edges[::-(-len(edges) // 10)]          # more than ten would run into each other
         sns.heatmap(np.sqrt(share), ax=axis, cmap="viridis", vmin=0, vmax=10, square=True, cbar=False, rasterized=True)
         for edge in edges[1:]:
             axis.axhline(edge, color="white", lw=0.6, alpha=0.7)
             axis.axvline(edge, color="white", lw=0.6, alpha=0.7)
         axis.set_title(name, loc="left", fontsize=11)
-        axis.set(xlabel="predicted class", xticks=edges, yticks=edges, xticklabels=edges, yticklabels=edges)
+        axis.set(xlabel="predicted class", xticks=told_edges, yticks=told_edges, xticklabels=told_edges, yticklabels=told_edges)
         axis.tick_params(rotation=0)
     (axes[0] if count > 1 else axes).set_ylabel("true class, in order of arrival")
     picture = (axes[0] if count > 1 else axes).collections[0]
     bar = figure.colorbar(picture, ax=axes, shrink=0.8, ticks=[0, 10**0.5, 50**0.5, 10])
     bar.ax.set_yticklabels(["0", "10", "50", "100"])
     bar.set_label("% of the row's images")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    _head(figure, title)
     return figure
 
 
@@ -118,7 +120,7 @@ def accuracy_by_step(runs: Mapping[str, Sequence[float]], title: str) -> Figure:
     axis.set(xlabel="classes of step", ylabel="accuracy after the last step (%)", xticks=steps, ylim=(0, 100))
     axis.grid(axis="y", alpha=0.25)
     axis.set_title(title, loc="left", fontsize=12)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(2, len(runs)), frameon=False)      # anywhere else there may be bars
     return figure
 
 
@@ -151,9 +153,14 @@ def byte_ledgers(ledgers: Mapping[str, Sequence[Mapping[str, int]]], title: str)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name, loc="left", fontsize=11)
     axes[0].set_ylabel("bytes carried to the next step (MB)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    _head(figure, title)
     return figure
+
+
+def _head(figure: Figure, title: str) -> None:
+    """The title of several axes, in as many lines as the figure's width asks for."""
+    figure.suptitle(fill(title, int(11 * figure.get_figwidth())), x=0.01, ha="left", fontsize=12)
 
 
 def pixels(image: Tensor) -> np.ndarray:

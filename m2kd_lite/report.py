@@ -1,23 +1,29 @@
 """Finished runs side by side, as one self-contained HTML page: curves, confusion matrices, forgetting, bytes.
 
-Beside the page lies results.csv, the same runs as a results bank (`bank.py`), which grows with each report in the folder.
+Runs that differ in their seed alone are one line, bar or matrix, so that a whole sweep can be looked at. Beside the page lies
+results.csv, the same runs as a results bank (`bank.py`), which grows with each report in the folder.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
+from matplotlib.figure import Figure
 
 from m2kd_lite import bank, plots, storage
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
-from m2kd_lite.methods import METHODS
+from m2kd_lite.methods import METHODS, unused_settings
+from m2kd_lite.pictures_explorer import Curve
+from m2kd_lite.pictures_paper import accuracy_panels
 from m2kd_lite.rundir import FinishedRun, read_run
 
 BANK = "results.csv"
 _NAMING = ("dataset", "class_batch", "profile", "seed", "pruning_ratio")    # told apart by these first
 _NOT_NAMING = ("method", "data_root", "device")
+PANELS, BARS = 3, 4             # side by side in a figure; bars beside each other
 
 # Table 2: "we directly calculate the storage difference between the last and the initial step", ten classes a step.
 PAPER_TABLE_2 = {"the paper's M²KD, ResNet-32, CIFAR-100": 0.84e6, "the paper's M²KD, ResNet-18, ImageNet subset": 9.80e6,
@@ -29,7 +35,7 @@ def write_report(folders: Sequence[Path], out: Path, mix_profiles: bool = False)
 
     Parameters
     ----------
-    folders : run folders, in the order in which they are shown.
+    folders : run folders. They are shown by data set, class batch, method and settings.
     out : an .html file; replaced if it exists, for a report can always be made again.
 
     Raises
@@ -53,27 +59,14 @@ def write_report(folders: Sequence[Path], out: Path, mix_profiles: bool = False)
 
 def render(runs: Sequence[FinishedRun]) -> str:
     """The page as text."""
-    names = labels([run.config for run in runs])
-    by_name = dict(zip(names, runs, strict=True))
-    batches = {run.config.class_batch for run in runs}
-    figures = [
-        plots.accuracy_curves({name: ([step["classes_seen"] for step in run.metrics["steps"]],
-                                      [step["top1"] for step in run.metrics["steps"]]) for name, run in by_name.items()},
-                              "Accuracy falls as classes arrive"),
-        plots.accuracy_by_step({name: run.metrics["steps"][-1]["accuracy_by_step"] for name, run in by_name.items()},
-                               "What is left of each step's classes at the end"),
-    ]
-    for batch in sorted(batches):       # matrices of unlike class batches have their lines in different places
-        confusions = {name: run.metrics["steps"][-1]["confusion"] for name, run in by_name.items()
-                      if run.config.class_batch == batch}
-        figures += [plots.confusion_matrices(dict(part), batch, "Where the images of each class go, after the last step")
-                    for part in _chunks(list(confusions.items()), 3)]
-    ledgers = [(name, run.metrics["bytes"]["per_step"]) for name, run in by_name.items()]
-    figures += [plots.byte_ledgers(dict(part), "What is carried from step to step") for part in _chunks(ledgers, 3)]
+    runs = sorted(runs, key=lambda run: _place(run.config))
+    by_name = dict(zip(labels([run.config for run in runs]), runs, strict=True))
+    seeds = {name: group for name, group in by_setting(runs).items() if len(group) > 1}
+    figures = list(_figures(runs))
     environment = jinja2.Environment(loader=jinja2.PackageLoader("m2kd_lite"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html.j2").render(
-        runs=by_name, figures=[plots.html_image(figure) for figure in figures], alts=[f.alt_text for f in figures],
+        runs=by_name, means={f"{name}: {len(group)} runs": _means(group) for name, group in seeds.items()}, figures=[plots.html_image(figure) for figure in figures], alts=[f.alt_text for f in figures],
         components=plots.COMPONENTS, added={name: _added(run) for name, run in by_name.items()}, paper=PAPER_TABLE_2,
         most_steps=max(len(run.metrics["steps"]) for run in runs), settings=_settings(by_name))
 
@@ -85,10 +78,65 @@ def labels(configs: Sequence[RunConfig]) -> list[str]:
     for config in configs:
         same_method = [other for other in configs if other.method == config.method]
         differing = [f"{name.replace('_', ' ')} {getattr(config, name)}" for name in fields
-                     if len({str(getattr(other, name)) for other in same_method}) > 1]
+                     if name not in unused_settings(METHODS[config.method])
+                     and len({str(getattr(other, name)) for other in same_method}) > 1]
         name = ", ".join([METHODS[config.method].title, *differing[:3]])
         out.append(name if name not in out else f"{name} ({len(out) + 1})")
     return out
+
+
+def by_setting(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Runs of the same images that differ in their seed alone, under one name each."""
+    found: dict[tuple, list[FinishedRun]] = {}
+    for run in runs:
+        setting = run.config.model_copy(update={"seed": 0, "data_root": None, "device": "auto"})
+        found.setdefault((setting, run.metrics["data_sha256"]), []).append(run)
+    return dict(zip(labels([setting for setting, _ in found]), found.values(), strict=True))
+
+
+def _figures(runs: Sequence[FinishedRun]) -> Iterator[Figure]:
+    """Curves of every stream, a panel each; then stream by stream what is left, matrices and bytes. Seeds are taken together."""
+    streams: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        streams.setdefault(f"{run.config.dataset}, {run.config.class_batch} classes a step", []).append(run)
+    parts = {name: by_setting(part) for name, part in streams.items()}
+    styles = {name: i % len(plots.STYLES) for i, name in enumerate(dict.fromkeys(name for part in parts.values() for name in part))}
+    panels = {}
+    for stream, settings in parts.items():
+        for i, part in enumerate(_chunks(list(settings.items()), len(plots.STYLES))):
+            panels[f"{stream} ({i + 1})" if i else stream] = {name: _curve(styles[name], group) for name, group in part}, []
+    for part in _chunks(list(panels.items()), PANELS):
+        yield accuracy_panels(dict(part), "Accuracy falls as classes arrive")
+    for stream, settings in parts.items():
+        which = f": {stream}" if len(parts) > 1 else ""
+        batch = streams[stream][0].config.class_batch
+        ends = {name: [run.metrics["steps"][-1] for run in group] for name, group in settings.items()}
+        for part in _chunks(list(ends.items()), BARS):
+            yield plots.accuracy_by_step({name: np.mean([end["accuracy_by_step"] for end in group], axis=0) for name, group in part},
+                                         "What is left of each step's classes at the end" + which)
+        for part in _chunks(list(ends.items()), PANELS):
+            yield plots.confusion_matrices({name: sum(np.array(end["confusion"]) for end in group) for name, group in part},
+                                           batch, "Where the images of each class go, after the last step" + which)
+        for part in _chunks(list(settings.items()), PANELS):
+            yield plots.byte_ledgers({name: group[0].metrics["bytes"]["per_step"] for name, group in part},
+                                     "What is carried from step to step" + which)
+
+
+def _curve(style: int, group: Sequence[FinishedRun]) -> Curve:
+    steps = [run.metrics["steps"] for run in group]
+    return Curve(style, [step["classes_seen"] for step in steps[0]], np.array([[step["top1"] for step in run] for run in steps]))
+
+
+def _means(group: Sequence[FinishedRun]) -> list[str]:
+    """Mean ± standard deviation of the columns that the table of runs begins with."""
+    return [bank.spread(values) for values in (
+        [run.metrics["average_incremental_accuracy"] for run in group], [run.metrics["final_accuracy"] for run in group],
+        [run.metrics["steps"][-1]["accuracy_by_step"][0] for run in group], [run.metrics["forgetting"] for run in group])]
+
+
+def _place(config: RunConfig) -> tuple:
+    return (config.dataset, config.class_batch, list(METHODS).index(config.method), config.exemplars, config.pruning_ratio,
+            config.seed)
 
 
 def _added(run: FinishedRun) -> list[dict[str, int]]:
@@ -104,4 +152,7 @@ def _settings(runs: dict[str, FinishedRun]) -> list[tuple[str, list[str]]]:
 
 
 def _chunks(items: list, size: int) -> list[list]:
-    return [items[i:i + size] for i in range(0, len(items), size)]
+    """Parts of `size` at most, as equal as can be: four are two and two, not three and one."""
+    count = -(-len(items) // size)
+    edges = [round(i * len(items) / count) for i in range(count + 1)]
+    return [items[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]

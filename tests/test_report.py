@@ -1,5 +1,6 @@
 """The report and its figures: self-contained, told apart, and described in words."""
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -76,6 +77,45 @@ def test_runs_of_one_method_are_told_apart_by_what_differs():
     assert report.labels([make({"seed": 0}), make({"seed": 1})]) == ["M²KD, seed 0", "M²KD, seed 1"]
     assert report.labels([make({"alpha": 0.1}), make({"alpha": 0.9})]) == ["M²KD, alpha 0.1", "M²KD, alpha 0.9"]
     assert report.labels([make({}), make({})]) == ["M²KD", "M²KD (2)"]
+
+
+def with_seeds(run, *seeds):
+    return [replace(run, config=run.config.model_copy(update={"seed": seed})) for seed in seeds]
+
+
+def test_a_setting_at_which_a_method_does_not_look_is_not_in_its_name():
+    make = RunConfig.make
+    assert report.labels([make({"method": "lwf-mc", "class_batch": batch}) for batch in (10, 20)]) == [
+        "LwF-MC, class batch 10", "LwF-MC, class batch 20"]             # their pruning ratios differ too, by default
+    assert report.labels([make({"class_batch": batch}) for batch in (10, 20)]) == [
+        "M²KD, class batch 10, pruning ratio 0.75", "M²KD, class batch 20, pruning ratio 0.8"]
+
+
+def test_seeds_are_one_line_and_a_mean_in_the_table(finished):
+    tuned, pruned = (read_run(finished(method)[0]) for method in ("finetune", "m2kd"))
+    page, reader = report.render([*with_seeds(pruned, 2, 0, 1), *with_seeds(tuned, 1, 0)]), Reader()
+    reader.feed(page)
+    assert len(reader.images) == 4
+    names = re.findall(r'<th scope="row">(.*?)</th>', page)
+    assert names[:7] == ["FT, seed 0", "FT, seed 1", "M²KD, seed 0", "M²KD, seed 1", "M²KD, seed 2", "FT: 2 runs", "M²KD: 3 runs"]
+    row = re.search(r'<th scope="row">M²KD: 3 runs</th><td>(.*?)</td>', page)[1]
+    assert row == f"{pruned.metrics['average_incremental_accuracy']:.1f} ± 0.0"
+
+
+def test_a_sweep_of_many_runs_has_room_for_its_pictures(finished, recwarn):
+    run = read_run(finished("m2kd")[0])
+    many = [replace(run, config=run.config.model_copy(update={"pruning_ratio": i / 40})) for i in range(1, 33)]
+    curves = next(report._figures(many))
+    plots.png(curves)
+    assert not [warning for warning in recwarn if "collapsed" in str(warning.message)]
+    assert sum(len(axis.get_lines()) for axis in curves.axes) == 32
+    assert len(curves.axes) == 3 and all(axis.get_position().height > 0.3 for axis in curves.axes)
+
+
+def test_parts_are_as_equal_as_can_be():
+    assert [len(part) for part in report._chunks(list(range(4)), 3)] == [2, 2]
+    assert [len(part) for part in report._chunks(list(range(7)), 3)] == [2, 3, 2] and report._chunks([1, 2, 3], 3) == [[1, 2, 3]]
+    assert sum(report._chunks(list(range(32)), 3), []) == list(range(32))
 
 
 def test_a_figure_without_words_is_refused():
