@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from spellchecker import SpellChecker
 
-from m2kd_lite import bank
+from m2kd_lite import bank, paper
+from m2kd_lite.config import EXEMPLAR_METHODS, RunConfig
 
 ROOT = Path(__file__).parents[1]
 README, MEASURED = ROOT / "README.md", ROOT / "docs" / "measured.md"
@@ -127,6 +128,26 @@ def test_the_table_of_the_stand_in_is_the_bank_s_and_the_readme_agrees():
     said = (f"LwF-MC averages {average[0]} %, M²KD without pruning {average[1]} % and with pruning {average[2]} %; of the first 20 "
             f"classes {left[0]}, {left[1]} and {left[2]} % are left")
     assert said in " ".join(README.read_text().split())
+
+
+def cifar_summary():
+    """Every method on CIFAR-100, small: three runs each, as `paper.summary` says them."""
+    def run(method, exemplars=None):
+        return RunConfig.make(dict(method=method, exemplars=exemplars, class_batch=20, train_per_class=200, precision="bf16",
+                                   profile="quick", dataset="imagefolder", data_root="elsewhere"))
+
+    keeping = {f"`{method}`, {count} exemplars": run(method, count)
+               for method, count in (("icarl", 200), *((method, 800) for method in EXEMPLAR_METHODS))}
+    said = paper.summary(bank_of("cifar_lab.csv"), {f"`{method}`": run(method) for method in paper.FIGURE_4} | keeping)
+    assert (said.pop("runs") == 3).all()
+    return said
+
+
+def test_the_tables_of_every_method_on_cifar_100_are_the_bank_s():
+    said = cifar_summary()
+    for page, columns in ((MEASURED, list(said)), (README, ["average", "last step", "left of step 1"])):
+        rows = [f"| {' | '.join([name, *row])} |".replace("|  |", "| |") for name, *row in said[columns].itertuples()]
+        assert not [row for row in rows if row not in page.read_text()], "\n".join(rows)
 
 
 # A number with a unit, in figures or in words.
