@@ -98,6 +98,7 @@ def load(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table and name not in SETTINGS[len(ALWAYS):]]
     if missing:
         raise BadInput(f"{path}: not a results bank; it has no column {missing[0]}")
+    table["top1_network"] = [value if value == "" else float(value) for value in table["top1_network"]]
     table["accuracy_by_step"] = [[float(part) for part in str(text).split()] for text in table["accuracy_by_step"]]
     return _with_all_settings(table)
 

@@ -27,11 +27,14 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
     columns = int(width / 3)        # of the legend; its rows want room of their own
     figure, axes = new_figure(_panels_in_words(panels), width, 3.6 + 0.2 * -(-len(names) // columns), columns=len(panels))
     axes = axes if len(panels) > 1 else [axes]
+    highest = [value for curves, _ in panels.values() for curve in curves.values()
+               for value in (*curve.top1.flat, *(top1 for _, top1 in curve.paper))]
+    top = min(100, 10 * int(max(highest, default=100) // 10 + 1))       # one scale for all panels
     legend = {}
     for axis, (name, (curves, lacking)) in zip(axes, panels.items(), strict=True):
         for method, curve in curves.items():
             draw_curve(axis, method, curve)
-        axis.set(xlabel="classes seen", ylim=(0, 100))
+        axis.set(xlabel="classes seen", ylim=(0, top))
         axis.set_title(name, loc="left", fontsize=11)
         axis.grid(axis="y", alpha=0.25)
         if lacking:

@@ -119,6 +119,7 @@ def accuracy_by_step(runs: Mapping[str, Sequence[float]], title: str) -> Figure:
                  edgecolor="white", linewidth=0.5)
     axis.set(xlabel="classes of step", ylabel="accuracy after the last step (%)", xticks=steps, ylim=(0, 100))
     axis.grid(axis="y", alpha=0.25)
+    axis.set_axisbelow(True)
     axis.set_title(title, loc="left", fontsize=12)
     figure.legend(loc="outside lower center", ncols=min(2, len(runs)), frameon=False)      # anywhere else there may be bars
     return figure

@@ -150,6 +150,27 @@ def test_the_tables_of_every_method_on_cifar_100_are_the_bank_s():
         assert not [row for row in rows if row not in page.read_text()], "\n".join(rows)
 
 
+def test_what_is_said_of_cifar_100_holds_with_every_seed_that_it_is_said_of():
+    table = bank_of("cifar_lab.csv")
+    end = table[table.step == 5].assign(left=lambda rows: rows.accuracy_by_step.str[0],
+                                        average=lambda rows: rows.average_incremental_accuracy)
+    of = {(method, kept): rows.set_index("seed").sort_index() for (method, kept), rows in end.groupby(["method", "exemplars"])}
+    chain, whole, pruned, scaled, tuned = (of[method, 0] for method in ("lwf-mc", "m2kd-no-pruning", "m2kd", "scaled", "finetune"))
+    few, icarl, second, both = of["icarl", 200], *(of[method, 800] for method in EXEMPLAR_METHODS)
+    gain, times, cost = whole.top1 - chain.top1, whole.left / chain.left, whole.average - pruned.average
+    said = " ".join(MEASURED.read_text().split())
+    assert f"after the last step with every seed, by {span(gain)} points" in said and (gain > 0).all()
+    assert f"{span(times)} times as much is left" in said and f"Pruning costs {span(cost)} points of the average" in said
+    assert f"keeps {span(times)} times as much of the first classes" in " ".join(README.read_text().split())
+    assert (whole.average > chain.average).sum() == 2 and (pruned.average > chain.average).sum() == 1
+    assert (whole.average > few.average).all() and (whole.top1 > few.top1).all() and (few.left > whole.left).all()
+    assert (icarl.average > second.average).all() and (second.average > both.average).all()
+    assert (both.left > icarl.left).all() and (both.left > second.left).all()
+    assert all((scaled.average > of[method, 0].average).all() for method in paper.FIGURE_4 if method not in ("scaled", "joint"))
+    assert (icarl.top1 > icarl.top1_network).sum() == 2 and (few.top1 < few.top1_network).all()
+    assert all((of[method, 0].top1 < tuned.top1).all() for method in ("rwalk", "ewc"))
+
+
 # A number with a unit, in figures or in words.
 NUMBER = re.compile(r"(?i)\b(?:\d[\d,.]*|one|two|three|four|five|six|seven|eight|nine|ten|twice|half|third|thirds|quarter|"
                     r"almost|most)\b[ -]?(?:%|per cent|points?\b|times\b|×|MB|kB|bytes|s\b|seconds?|minutes?)")
