@@ -130,6 +130,13 @@ def test_the_table_of_the_stand_in_is_the_bank_s_and_the_readme_agrees():
     assert said in " ".join(README.read_text().split())
 
 
+def test_runs_in_two_banks_made_by_two_revisions_are_the_same():
+    both = bank_of("lab.csv").merge(bank_of("glyphs_grid.csv"), on=[*bank.SETTINGS, "step"], suffixes=("", "_grid"))
+    runs = both.groupby(["method", "class_batch", "pruning_ratio", "seed"]).ngroups
+    assert "the 26 runs that are both in `lab.csv` and in `glyphs_grid.csv`" in MEASURED.read_text() and runs == 26
+    assert len(both) == 210 and (both.revision != both.revision_grid).all() and (both.top1 == both.top1_grid).all()
+
+
 def cifar_summary():
     """Every method on CIFAR-100, small: three runs each, as `paper.summary` says them."""
     def run(method, exemplars=None):
