@@ -6,12 +6,16 @@ STAMP := .venv/.installed
 # Large pages for large tensors: training on a CPU is up to 1.05 times as fast (make bench). Only glibc listens.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test lab playground student bench clean
+.PHONY: demo test unit lab playground student bench clean
 demo: $(STAMP)
 	$(BIN)/m2kd-lite demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest tests
+
+# What needs no kernel, server, browser or long training: most tests, in three minutes on two cores.
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests -m "not system"
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from m2kd_lite import rundir
 from m2kd_lite.background import BackgroundRun
 
+pytestmark = pytest.mark.system
+
 
 class Listener:
     """Collects what a run says, and can wait for it."""

@@ -13,6 +13,8 @@ from conftest import small_config
 from m2kd_lite import cli, storage
 from m2kd_lite.config import RunConfig
 
+pytestmark = pytest.mark.system
+
 SMALL = ["--dataset", "digits", "--class-batch", "5", "--profile", "smoke"]
 
 

@@ -16,6 +16,8 @@ from m2kd_lite.errors import BadInput
 from m2kd_lite.sweep_cell import NOTEBOOK, RUN
 from m2kd_lite.sweep_spec import plan
 
+pytestmark = pytest.mark.system
+
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 
 

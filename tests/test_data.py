@@ -429,6 +429,7 @@ def test_trees_that_cannot_be_used(tmp_path, spoil, message):
         data.load("imagefolder", str(root))
 
 
+@pytest.mark.system
 def test_the_real_cifar_100_when_it_is_there():
     from pathlib import Path
     root = Path(__file__).parents[1] / "data" / "cifar100"

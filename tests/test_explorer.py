@@ -12,6 +12,8 @@ from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
 from m2kd_lite.widgets.explorer import DATASETS, RATIOS, Choice, Results, cannot_last, describe, render, table
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "data" / "paper"
 

@@ -31,6 +31,8 @@ from m2kd_lite.report import render
 from m2kd_lite.snapshots import Snapshots
 from m2kd_lite.witness import Witness
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 CONFIG = small_config("m2kd", precision="fp32")
 CHECKPOINT_FILES = ("state-a", "models-a", "state-b", "models-b")

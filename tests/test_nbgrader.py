@@ -11,6 +11,8 @@ from nbgrader.api import Gradebook
 
 from m2kd_lite import course
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 LESSON = "05_pruning_and_reconstruction"
 # The ratio is taken for the share that is kept.

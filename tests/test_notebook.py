@@ -11,6 +11,8 @@ from m2kd_lite import notebook, storage
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput, M2KDError
 
+pytestmark = pytest.mark.system
+
 SOURCE = notebook.project_root() / notebook.FULL_RUN
 
 

@@ -7,6 +7,8 @@ import pytest
 from m2kd_lite import notebook, playground
 from m2kd_lite.errors import BadInput, M2KDError
 
+pytestmark = pytest.mark.system
+
 
 def test_it_is_served_to_this_machine_only_and_a_callers_options_come_last():
     command = playground.command(["--port=8900"])

@@ -94,7 +94,7 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "lab", "playground", "clean"])
+@pytest.mark.parametrize("name", ["demo", "test", "unit", "lab", "playground", "student", "bench", "clean"])
 def test_make_has_the_commands_of_the_readme(name):
     assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.M)
     assert f"make {name}" in (ROOT / "README.md").read_text()

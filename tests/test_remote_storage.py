@@ -14,6 +14,8 @@ from m2kd_lite import report, rundir, storage, sweep
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 
 

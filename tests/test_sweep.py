@@ -24,6 +24,8 @@ from m2kd_lite.progress import describe
 from m2kd_lite.sweep_cell import NOTEBOOK, RUN, STOP, code_sha256, is_finished, run_cell
 from m2kd_lite.sweep_spec import cell_key, plan
 
+pytestmark = pytest.mark.system
+
 BASE = "base: {dataset: digits, class_batch: 5, profile: smoke}\n"
 # Two steps of a second or two: long enough to be caught in the second one.
 LONG = "base: {dataset: digits, class_batch: 5, profile: smoke, epochs: 20, train_per_class: 20, batch_size: 16}\n"

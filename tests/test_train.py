@@ -165,6 +165,7 @@ def test_stopped_anywhere_and_resumed_the_run_is_the_same(method, after, tmp_pat
     assert timeless(resumed) == timeless(content)
 
 
+@pytest.mark.system
 def test_killed_with_sigkill_and_resumed_the_run_is_the_same(tmp_path, finished):
     folder, _ = finished("m2kd")
     config, out = small_config("m2kd"), tmp_path / "run"
@@ -279,6 +280,7 @@ def test_lwf_mc_and_finetune_part_at_step_2_only(finished):
     assert finetune["steps"][0]["loss"] == lwf["steps"][0]["loss"] and finetune["steps"][1]["loss"] != lwf["steps"][1]["loss"]
 
 
+@pytest.mark.system
 def test_joint_sees_all_images_and_beats_finetune(tmp_path):
     longer = dict(epochs=6, test_per_class=20)
     joint = train.run(small_config("joint", **longer), tmp_path / "joint")

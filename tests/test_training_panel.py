@@ -16,6 +16,8 @@ from m2kd_lite.plots import new_figure
 from m2kd_lite.widgets import training
 from m2kd_lite.widgets.training import TrainingView, describe, render
 
+pytestmark = pytest.mark.system
+
 
 class Clock:
     """Seconds that pass when a test says so."""

@@ -6,6 +6,8 @@ import pytest
 from browser.panels import CONTROLS, chosen, move, open_notebook, open_page, reach, sentence, slider
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def as_page(watched, voila):
