@@ -228,9 +228,7 @@ def curves(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None
         if not found:
             lacking.append(title(config))
         if found or paper:
-            classes = [row["classes_seen"] for row in found[0]] if found else []
-            top1 = np.array([[row["top1"] for row in run] for run in found])
-            shown[title(config)] = Curve(list(METHODS).index(config.method), classes, top1, paper)
+            shown[title(config)] = Curve.of_runs(list(METHODS).index(config.method), found, paper)
     return shown, lacking
 
 

@@ -34,6 +34,12 @@ class Curve:
     top1: np.ndarray
     paper: Sequence[tuple[int, float]] = ()
 
+    @classmethod
+    def of_runs(cls, place: int, runs: Sequence[Sequence[Mapping]], paper: Sequence[tuple[int, float]] = ()) -> Curve:
+        """From runs, each a list of its steps with `classes_seen` and `top1`: rows of a bank, or `steps` of metrics.json."""
+        classes = [step["classes_seen"] for step in runs[0]] if runs else []
+        return cls(place, classes, np.array([[step["top1"] for step in run] for run in runs]), paper)
+
 
 def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], class_batch: int, title: str) -> Figure:
     """Curves above, confusion matrices below.

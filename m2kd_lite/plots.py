@@ -89,13 +89,13 @@ def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], class_
         share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
         # The root brings out the few: most cells hold under ten per cent of a row.
         edges = list(range(0, len(counts), class_batch))
-        told_edges = edges[::-(-len(edges) // 10)]          # more than ten would run into each other
+        ticks = edges[::-(-len(edges) // 10)]          # more than ten would run into each other
         sns.heatmap(np.sqrt(share), ax=axis, cmap="viridis", vmin=0, vmax=10, square=True, cbar=False, rasterized=True)
         for edge in edges[1:]:
             axis.axhline(edge, color="white", lw=0.6, alpha=0.7)
             axis.axvline(edge, color="white", lw=0.6, alpha=0.7)
         axis.set_title(name, loc="left", fontsize=11)
-        axis.set(xlabel="predicted class", xticks=told_edges, yticks=told_edges, xticklabels=told_edges, yticklabels=told_edges)
+        axis.set(xlabel="predicted class", xticks=ticks, yticks=ticks, xticklabels=ticks, yticklabels=ticks)
         axis.tick_params(rotation=0)
     (axes[0] if count > 1 else axes).set_ylabel("true class, in order of arrival")
     picture = (axes[0] if count > 1 else axes).collections[0]

@@ -66,7 +66,8 @@ def render(runs: Sequence[FinishedRun]) -> str:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("m2kd_lite"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html.j2").render(
-        runs=by_name, means={f"{name}: {len(group)} runs": _means(group) for name, group in seeds.items()}, figures=[plots.html_image(figure) for figure in figures], alts=[f.alt_text for f in figures],
+        runs=by_name, means={f"{name}: {len(group)} runs": _means(group) for name, group in seeds.items()},
+        figures=[plots.html_image(figure) for figure in figures], alts=[figure.alt_text for figure in figures],
         components=plots.COMPONENTS, added={name: _added(run) for name, run in by_name.items()}, paper=PAPER_TABLE_2,
         most_steps=max(len(run.metrics["steps"]) for run in runs), settings=_settings(by_name))
 
@@ -89,9 +90,10 @@ def by_setting(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Runs of the same images that differ in their seed alone, under one name each."""
     found: dict[tuple, list[FinishedRun]] = {}
     for run in runs:
-        setting = run.config.model_copy(update={"seed": 0, "data_root": None, "device": "auto"})
-        found.setdefault((setting, run.metrics["data_sha256"]), []).append(run)
-    return dict(zip(labels([setting for setting, _ in found]), found.values(), strict=True))
+        setting = {"variant": "", **run.config.model_dump(), "data_sha256": run.metrics["data_sha256"], "seed": "",
+                   "precision": run.metrics["environment"]["precision"]}
+        found.setdefault(bank.key(setting), []).append(run)
+    return dict(zip(labels([group[0].config.model_copy(update={"seed": 0}) for group in found.values()]), found.values(), strict=True))
 
 
 def _figures(runs: Sequence[FinishedRun]) -> Iterator[Figure]:
@@ -100,11 +102,13 @@ def _figures(runs: Sequence[FinishedRun]) -> Iterator[Figure]:
     for run in runs:
         streams.setdefault(f"{run.config.dataset}, {run.config.class_batch} classes a step", []).append(run)
     parts = {name: by_setting(part) for name, part in streams.items()}
-    styles = {name: i % len(plots.STYLES) for i, name in enumerate(dict.fromkeys(name for part in parts.values() for name in part))}
+    names = dict.fromkeys(name for part in parts.values() for name in part)         # a name has one style in all panels
+    styles = {name: i % len(plots.STYLES) for i, name in enumerate(names)}
     panels = {}
     for stream, settings in parts.items():
         for i, part in enumerate(_chunks(list(settings.items()), len(plots.STYLES))):
-            panels[f"{stream} ({i + 1})" if i else stream] = {name: _curve(styles[name], group) for name, group in part}, []
+            curves = {name: Curve.of_runs(styles[name], [run.metrics["steps"] for run in group]) for name, group in part}
+            panels[f"{stream} ({i + 1})" if i else stream] = curves, []
     for part in _chunks(list(panels.items()), PANELS):
         yield accuracy_panels(dict(part), "Accuracy falls as classes arrive")
     for stream, settings in parts.items():
@@ -112,19 +116,14 @@ def _figures(runs: Sequence[FinishedRun]) -> Iterator[Figure]:
         batch = streams[stream][0].config.class_batch
         ends = {name: [run.metrics["steps"][-1] for run in group] for name, group in settings.items()}
         for part in _chunks(list(ends.items()), BARS):
-            yield plots.accuracy_by_step({name: np.mean([end["accuracy_by_step"] for end in group], axis=0) for name, group in part},
-                                         "What is left of each step's classes at the end" + which)
+            means = {name: np.mean([end["accuracy_by_step"] for end in group], axis=0) for name, group in part}
+            yield plots.accuracy_by_step(means, "What is left of each step's classes at the end" + which)
         for part in _chunks(list(ends.items()), PANELS):
-            yield plots.confusion_matrices({name: sum(np.array(end["confusion"]) for end in group) for name, group in part},
-                                           batch, "Where the images of each class go, after the last step" + which)
+            sums = {name: sum(np.array(end["confusion"]) for end in group) for name, group in part}
+            yield plots.confusion_matrices(sums, batch, "Where the images of each class go, after the last step" + which)
         for part in _chunks(list(settings.items()), PANELS):
             yield plots.byte_ledgers({name: group[0].metrics["bytes"]["per_step"] for name, group in part},
                                      "What is carried from step to step" + which)
-
-
-def _curve(style: int, group: Sequence[FinishedRun]) -> Curve:
-    steps = [run.metrics["steps"] for run in group]
-    return Curve(style, [step["classes_seen"] for step in steps[0]], np.array([[step["top1"] for step in run] for run in steps]))
 
 
 def _means(group: Sequence[FinishedRun]) -> list[str]:
@@ -135,6 +134,7 @@ def _means(group: Sequence[FinishedRun]) -> list[str]:
 
 
 def _place(config: RunConfig) -> tuple:
+    """Sorts runs: those of a sweep come in the order of their folders' hashes."""
     return (config.dataset, config.class_batch, list(METHODS).index(config.method), config.exemplars, config.pruning_ratio,
             config.seed)
 

@@ -102,6 +102,15 @@ def test_seeds_are_one_line_and_a_mean_in_the_table(finished):
     assert row == f"{pruned.metrics['average_incremental_accuracy']:.1f} ± 0.0"
 
 
+def test_runs_that_differ_where_their_method_does_not_look_are_one_setting(finished):
+    run = read_run(finished("finetune")[0])
+    other = replace(run, config=run.config.model_copy(update={"pruning_ratio": 0.6, "finetune_epochs": 9, "seed": 1}))
+    assert {name: len(group) for name, group in report.by_setting([run, other]).items()} == {"FT": 2}
+    elsewhere = replace(run, metrics=run.metrics | {"data_sha256": "other images"}, config=run.config.model_copy(
+        update={"dataset": "imagefolder"}))
+    assert len(report.by_setting([run, elsewhere])) == 2
+
+
 def test_a_sweep_of_many_runs_has_room_for_its_pictures(finished, recwarn):
     run = read_run(finished("m2kd")[0])
     many = [replace(run, config=run.config.model_copy(update={"pruning_ratio": i / 40})) for i in range(1, 33)]

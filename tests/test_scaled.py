@@ -92,7 +92,8 @@ def test_a_run_divides_by_what_it_drew_and_trained_on(tmp_path):
     images, labels = stream.train(3)
     columns = METHODS["scaled"].teachers(stream.columns)
     hard, soft = scaled.soft_targets(columns, past.reconstruct, images, labels, 10)
-    assert torch.allclose(soft[:, :, :8].sum(2), torch.ones(2, len(images)))
+    assert torch.allclose(soft[:, :, :8].sum(2), torch.ones(2, len(images))) and torch.equal(soft[:, :, 8:], hard[:, :, 8:])
+    assert not hard.requires_grad and not soft.requires_grad
     asked = scaled.asked_for(hard, soft[:, :, :8], draws.of_training(config, 3, len(images)))
     last = written["steps"][-1]
     assert last["asked_for"] == pytest.approx(asked.tolist(), rel=1e-6)

@@ -127,8 +127,7 @@ def render(results: Results, choice: Choice) -> Figure:
             continue
         runs, marks = results.runs(choice, method), results.in_the_paper(choice, method)
         if runs or marks:
-            classes = [row["classes_seen"] for row in runs[0]] if runs else []
-            curves[choice.title(method)] = Curve(place, classes, np.array([[row["top1"] for row in run] for run in runs]), marks)
+            curves[choice.title(method)] = Curve.of_runs(place, runs, marks)
         counted = [bank.confusion_matrix(run[-1]["confusion"]) for run in runs if run[-1]["confusion"]]
         if counted:
             confusions[METHODS[method].title] = sum(counted)
