@@ -93,7 +93,8 @@ def by_setting(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
         setting = {"variant": "", **run.config.model_dump(), "data_sha256": run.metrics["data_sha256"], "seed": "",
                    "precision": run.metrics["environment"]["precision"]}
         found.setdefault(bank.key(setting), []).append(run)
-    return dict(zip(labels([group[0].config.model_copy(update={"seed": 0}) for group in found.values()]), found.values(), strict=True))
+    names = labels([group[0].config.model_copy(update={"seed": 0}) for group in found.values()])
+    return dict(zip(names, found.values(), strict=True))
 
 
 def _figures(runs: Sequence[FinishedRun]) -> Iterator[Figure]:
