@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.table import Row
 
-ALL = ("imports", "data", "roofline", "loop", "teachers", "size", "panels", "gpu", "sweep")
+ALL = ("imports", "data", "roofline", "loop", "sharing", "teachers", "size", "panels", "gpu", "sweep", "large", "fuzz")
 
 
 def main() -> int:

@@ -46,9 +46,9 @@ def help_seconds() -> float:
 
 def rows() -> Iterator[Row]:
     """Importing the package, importing what trains, and the help."""
-    seconds_to_import("torch"), seconds_to_import("m2kd_lite.train")          # the files once from the disk, not timed
+    seconds_to_import("torch"), seconds_to_import("m2kd_lite.training.train")          # the files once from the disk, not timed
     yield over_torch("m2kd_lite", "<= 1.2")
-    yield over_torch("m2kd_lite.train", "")
+    yield over_torch("m2kd_lite.training.train", "")
     help_seconds()
     yield Row("m2kd-lite --help", statistics.median(help_seconds() for _ in range(PAIRS)), "s", "<= 1", f"median of {PAIRS}")
 

@@ -39,7 +39,7 @@ class Axe:
         self.moment, self.number, self.counts = moment, number, Counter()
 
     def install(self) -> None:
-        from m2kd_lite import masks
+        from m2kd_lite.method import masks
         real_sync, real_replace, real_count = os.fsync, os.replace, masks.kept_count
 
         def fsync(handle):
@@ -70,7 +70,8 @@ class Axe:
 
 def child(arguments: list[str], axe: Axe, every: float, counts_to: Path | None) -> None:
     """The command line in this process, silent, with a checkpoint every so many seconds."""
-    from m2kd_lite import cli, train
+    from m2kd_lite import cli
+    from m2kd_lite.training import train
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1), os.dup2(silence, 2)
     train.CHECKPOINT_SECONDS = every
@@ -98,7 +99,7 @@ def run(method: str, out: Path, sizes: list[str], *, axe: Axe | None = None, eve
 def processes():
     """Processes are forked from one that has everything loaded, so that kills meet runs and not imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["m2kd_lite.train", "m2kd_lite.cli", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["m2kd_lite.training.train", "m2kd_lite.cli", "sklearn.datasets", "torch._dynamo"])
     return context
 
 

@@ -3,6 +3,7 @@
 `python -m benchmarks.notebooks [NN ...]` executes the notebooks (all, or those whose names begin so), each in a fresh copy
 of the project folder without runs, one after the other, and prints the seconds of the whole and of the slowest cell.
 With `--write`, the executed notebooks take the place of the committed ones, free of what differs from run to run.
+With `--tidy`, nothing is executed: the files that are named are freed of it, and the status is 1 if one had to be.
 """
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="beginnings of notebooks' names, as 02; default: all")
     parser.add_argument("--write", action="store_true", help="replace the committed notebooks by the executed ones")
+    parser.add_argument("--tidy", nargs="+", type=Path, metavar="FILE", help="execute nothing; tidy these files")
     asked = parser.parse_args()
+    if asked.tidy:
+        return int(any([tidied(path) for path in asked.tidy]))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         if not asked.names or path.name.startswith(tuple(asked.names)):
             notebook, whole, slowest, source = execute(path)
@@ -59,6 +63,16 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float, float, str]:
             on_cell_executed=lambda cell, **_: seconds.append((time.monotonic() - begun[-1], cell.source.splitlines()[-1])))
         client.execute()
     return notebook, sum(second for second, _ in seconds), *max(seconds)
+
+
+def tidied(path: Path) -> bool:
+    """Tidy a file where it lies; whether that changed it."""
+    before = path.read_text(encoding="utf-8")
+    after = nbformat.writes(tidy(nbformat.reads(before, 4))) + "\n"
+    if changed := after != before:
+        path.write_text(after, encoding="utf-8")
+        print(f"{path}: tidied")
+    return changed
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.table import Row, main
-from m2kd_lite import data, train, widgets
+from m2kd_lite import data, widgets
 from m2kd_lite.config import RunConfig
+from m2kd_lite.training import train
 
 GOAL = "<= 150"
 

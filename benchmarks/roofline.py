@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import table, work
 from benchmarks.table import Row
 from m2kd_lite.config import RunConfig
-from m2kd_lite.device import prepare_device
+from m2kd_lite.training.device import prepare_device
 
 BATCH = 128
 # (name in the table, the profiler's names of it)

@@ -16,12 +16,12 @@ import torch
 
 from benchmarks import table
 from benchmarks.table import Row
-from m2kd_lite import masks
 from m2kd_lite.config import RunConfig
-from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.rundir import RunFolder
-from m2kd_lite.snapshots import Snapshots, ledger
-from m2kd_lite.state import State
+from m2kd_lite.method import masks
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.snapshots import Snapshots, ledger
+from m2kd_lite.training.rundir import RunFolder
+from m2kd_lite.training.state import State
 
 STEPS, RATIO = 10, 0.75
 # Table 2, MB: what the last step stores beyond the first.
@@ -43,7 +43,7 @@ def ten_steps(backbone: str) -> Snapshots:
     for step in range(1, STEPS + 1):
         net.grow_heads(10 * step, step)
         with torch.no_grad():
-            for name, tensor in net.state_dict().items():
+            for tensor in net.state_dict().values():
                 tensor.copy_(torch.randn(tensor.shape, generator=draws))
         owners = masks.prune(net.convolutions(), owners, step, RATIO)
         past.add(net, owners)

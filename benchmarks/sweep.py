@@ -11,8 +11,8 @@ import joblib
 
 from benchmarks import table
 from benchmarks.table import Row
-from m2kd_lite import sweep
-from m2kd_lite.sweep_spec import Plan, plan
+from m2kd_lite.sweeps import sweep
+from m2kd_lite.sweeps.spec import Plan, plan
 
 # A cell takes some 20 s on one core, a third of it the kernel's start and the notebook's figures.
 SPEC = "base: {{dataset: digits, class_batch: 5, profile: quick, method: finetune}}\ngrid: {{seed: {seeds}}}\n"

@@ -15,11 +15,11 @@ import torch
 from benchmarks import table, work
 from benchmarks.table import Row
 from benchmarks.work import CLASSES, EPOCHS
-from m2kd_lite import targets
 from m2kd_lite.config import RunConfig
-from m2kd_lite.device import prepare_device
-from m2kd_lite.loop import TrainingData, Update
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.method import targets
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.training.device import prepare_device
+from m2kd_lite.training.loop import TrainingData, Update
 
 BATCH, PER_CLASS = 128, 500
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from m2kd_lite import losses
-from m2kd_lite.loop import TrainingData, Update
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.method import losses
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.training.loop import TrainingData, Update
 
 CLASSES = 100           # of the whole stream
 EPOCHS = 95             # section 4.1: 80, and 15 after the prune

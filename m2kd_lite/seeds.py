@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-PHASES = {"init": 0, "heads": 1, "train": 2, "finetune": 3, "order": 4}
+PHASES = {"init": 0, "heads": 1, "train": 2, "finetune": 3, "order": 4, "paint": 5, "critic": 6, "draw": 7}
 
 
 def generator(seed: int, step: int, phase: str, epoch: int = 0) -> np.random.Generator:

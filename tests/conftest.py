@@ -1,5 +1,8 @@
 """Shared fixtures: one cache for the whole session, small real runs, and figures without a screen."""
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 # Threads that wait for each other by spinning come to a halt where other processes want the same cores: three runs at
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from m2kd_lite.config import RunConfig
-from m2kd_lite import train
+from m2kd_lite.training import train
 
 hypothesis.settings.register_profile("same every time", derandomize=True)
 hypothesis.settings.load_profile("same every time")
@@ -51,3 +54,22 @@ def images():
     """(24, 3, 32, 32) uint8 noise and labels of 6 classes."""
     generator = torch.Generator().manual_seed(0)
     return (torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.arange(24) % 6)
+
+
+def built_by(script, folder):
+    """The folder that a script of docs/ has filled."""
+    done = subprocess.run([sys.executable, Path(__file__).parents[1] / "docs" / script, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slides(tmp_path_factory):
+    """The talks that `make slides` makes, once a session."""
+    return built_by("slides", tmp_path_factory.mktemp("talks") / "slides")
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The site that `make book` makes, built once a session; a warning of Sphinx's is an error there."""
+    return built_by("book", tmp_path_factory.mktemp("site") / "book")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import cli, storage
+from m2kd_lite import cli
 from m2kd_lite.config import RunConfig
+from m2kd_lite.files import storage
 
 pytestmark = pytest.mark.system
 
@@ -47,7 +48,7 @@ BAD_INPUT = [
     (["run", "--out", "{new}", "--lr", "0"], "--lr 0: not allowed; give a number above 0"),
     (["run", "--out", "{new}", "--lr", "nan"], "--lr nan: not allowed"),
     (["run", "--out", "{new}", "--lr", "inf"], "--lr inf: not allowed"),
-    (["run", "--out", "{new}", "--milestones", "8,4"], "--milestones 8,4: not allowed; give rising whole numbers"),
+    (["run", "--out", "{new}", "--milestones", "8,4"], "--milestones 8,4: not allowed; give increasing whole numbers"),
     (["run", "--out", "{new}", "--milestones", "4", "--epochs", "4"], "--milestones 4: not allowed"),
     (["run", "--out", "{new}", "--milestones", "a,b"], "--milestones a,b: not allowed"),
     (["run", "--out", "{new}", "--gamma", "1.5"], "--gamma 1.5: not allowed; give a number above 0, at most 1"),
@@ -138,7 +139,7 @@ def test_a_damaged_result_is_status_1_and_named(capsys, tmp_path):
     path = tmp_path / "run" / "metrics.json"
     path.write_text(path.read_text().replace('"top1": ', '"top1": 1'))
     status, _, err = call(capsys, "report", tmp_path / "run", "--out", tmp_path / "r.html")
-    assert status == 1 and "metrics.json: its content does not fit its SHA-256" in err
+    assert status == 1 and "metrics.json: its content does not match its SHA-256" in err
 
 
 def test_a_layer_that_runs_out_ends_the_run_with_status_1(capsys, tmp_path):
@@ -169,6 +170,27 @@ def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_say_how_to_go_on(number, stat
     assert process.returncode == status
     assert f"go on with: m2kd-lite run --out {out} --resume" in err and "Traceback" not in err
     assert list(out.glob("checkpoint/*.safetensors")) and not (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("longest, struck", [(("--epochs", "300"), "train"), (("--finetune-epochs", "300"), "finetune")])
+def test_a_time_limit_strikes_anywhere_leaves_a_checkpoint_and_the_same_command_goes_on(longest, struck, tmp_path):
+    command = [sys.executable, "-m", "m2kd_lite.cli", "run", *SMALL, *longest, "--train-per-class", "20", "--out", str(tmp_path / "run"),
+               "--time-limit", "0.12"]
+    phase, resume = None, []
+    while phase != struck and len(resume) < 10:         # a busy machine may need several calls until the long phase has begun
+        limited = subprocess.run([*command, *resume[:1]], capture_output=True, text=True,
+                                 env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
+        assert limited.returncode == 75 and "the time limit is reached; go on with: m2kd-lite run --out" in limited.stderr
+        stored = [storage.load_tensors(path)[1] for path in (tmp_path / "run" / "checkpoint").glob("state-*")]
+        phase = max(stored, key=lambda notes: notes["serial"])["position"]["phase"]
+        resume.append("--resume")
+    assert phase == struck
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "soon", "nan", "inf"])
+def test_a_time_limit_is_a_number_of_minutes(wrong, capsys, tmp_path):
+    status, _, err = call(capsys, "run", *SMALL, "--out", tmp_path / "run", f"--time-limit={wrong}")
+    assert status == 2 and f"--time-limit {wrong}: not allowed; give a number of minutes above 0" in err
 
 
 def test_help_is_worth_reading_and_needs_no_torch():

@@ -1,5 +1,6 @@
 """The project's own promises: one set of requirements, pinned; no pickle; names that belong; light imports."""
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def test_nothing_unpickles():
     for path in ours("m2kd_lite/**/*.py"):
         text = path.read_text(errors="ignore")
         for word in ("import pickle", "pickle.load", "torch.load(", "allow_pickle=True", "np.load(", "joblib.load", "eval(", "exec("):
+            if (path.name, word) == ("attempt.py", "exec("):        # a submission is run there: in a process of its own, with limits
+                continue
             found = re.search(rf"(?<![\w.]){re.escape(word)}", text)
             assert not found, f"{path.name}: {word}"
 
@@ -76,7 +79,7 @@ def test_nothing_unpickles():
 def test_nothing_names_the_workshop():
     # spelled in pieces, so that this file passes its own test
     words = ["../" + "shared", "/" + "work/", "field" + "_notes", "issue" + " #", "chat" + "gpt", "clau" + "de", "file:" + "//", "files.python" + "hosted"]
-    everything = ours("*.*", "Makefile", ".ci/*", "m2kd_lite/**/*", "tests/*", "notebooks/*", "benchmarks/*", "docs/*.md", "data/*.md")
+    everything = ours("*.*", "Makefile", ".ci/*", "m2kd_lite/**/*", "tests/**/*", "notebooks/*", "benchmarks/*", "docs/*.md", "data/*.md")
     for path in everything:
         text = path.read_text(errors="ignore").lower()
         assert not [word for word in words if word in text], path
@@ -94,7 +97,36 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "unit", "lab", "playground", "student", "bench", "clean"])
+def test_imports_between_the_packages_only_run_downwards():
+    """The contract is in pyproject.toml: which package may use which."""
+    done = subprocess.run([Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 kept" in done.stdout, done.stdout
+    rooms = {path.name for path in (ROOT / "m2kd_lite").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert not [room for room in rooms if f"`{room}/`" not in (ROOT / "README.md").read_text()]
+
+
+@pytest.mark.parametrize("tool", ["ruff check --no-cache .", pytest.param(f"mypy --cache-dir {os.devnull}", marks=pytest.mark.system)])
+def test_style_and_types_are_clean(tool):
+    done = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_version_is_the_same_wherever_it_is_said():
+    import m2kd_lite
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+) – (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest.groups() == (m2kd_lite.__version__, str(citation["date-released"])) and citation["version"] == m2kd_lite.__version__
+
+
+def test_committed_notebooks_are_tidy(tmp_path):
+    from benchmarks.notebooks import tidied
+    for path in ours("notebooks/*.ipynb", "docs/*.ipynb"):
+        copy = tmp_path / path.name
+        copy.write_bytes(path.read_bytes())
+        assert not tidied(copy), path.name
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "unit", "lab", "playground", "student", "slides", "book", "bench", "clean"])
 def test_make_has_the_commands_of_the_readme(name):
     assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.M)
     assert f"make {name}" in (ROOT / "README.md").read_text()

@@ -5,13 +5,13 @@ that once it passes, a run can use it in its place. What is not right yet raises
 """
 from collections.abc import Callable
 
-from m2kd_lite.checks import accuracy, distillation, exemplars, ownership, plans, rebuilding, teachers
+from m2kd_lite.checks import accuracy, distillation, exemplars, own_method, ownership, plans, rebuilding, teachers
 from m2kd_lite.checks.engine import NotYet, check
 
 EXERCISES = {exercise.name: exercise for exercise in (
     accuracy.AVERAGE, accuracy.FORGET, distillation.DISTILLATION, plans.SEQUENTIAL, plans.MULTI_MODEL,
     teachers.TARGETS, distillation.AUXILIARY, ownership.PRUNE, ownership.ACTIVE, rebuilding.RECONSTRUCT,
-    exemplars.HERDING, exemplars.NEAREST_MEAN)}
+    exemplars.HERDING, exemplars.NEAREST_MEAN, own_method.FRONTIER, own_method.ALIGNED)}
 
 __all__ = ["EXERCISES", "NotYet", *EXERCISES]
 
@@ -77,3 +77,13 @@ def herding(function: Callable) -> None:
 def nearest_mean(function: Callable) -> None:
     """Check `nearest_mean(features, kept, labels, total_classes)`, iCaRL's algorithm 1: to a class an image. Raises NotYet."""
     check(exemplars.NEAREST_MEAN, function)
+
+
+def frontier(function: Callable) -> None:
+    """Check `frontier(carried, accuracy)`: two lists of numbers, one a setting each, to positions. Raises NotYet."""
+    check(own_method.FRONTIER, function)
+
+
+def aligned_rows(function: Callable) -> None:
+    """Check `aligned_rows(weight, old)`: (classes, features) to the same, new rows scaled. Raises NotYet."""
+    check(own_method.ALIGNED, function)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from m2kd_lite import metrics
 from m2kd_lite.checks.engine import Case, Exercise, Mistake, Outcome
+from m2kd_lite.method import metrics
 
 METRIC = "section 4 of iCaRL (Rebuffi et al. 2017), whose metric this is; the paper shows accuracies by step instead"
 FORGETTING = "Eq. 3 of Chaudhry et al. (2018), Riemannian Walk, where the measure comes from"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ def describe(thing: Any) -> str:
         return "None"
     if isinstance(thing, Tensor):
         return f"a tensor of shape {tuple(thing.shape)} and dtype {thing.dtype}".replace("torch.", "")
+    if isinstance(thing, np.ndarray):
+        return f"a numpy array of shape {thing.shape}"
     name = type(thing).__name__
     article = "an" if name[0] in "aeiouAEIOU" else "a"
     return f"{article} {name} of {len(thing)}" if isinstance(thing, (Mapping, list, tuple)) else f"{article} {name}"
@@ -32,7 +35,12 @@ def unlike(got: Any, expected: Any, dtypes: bool = True, place: str = "the resul
         return f"{place} is {describe(got)} and should be {describe(expected)}"
     if isinstance(expected, Tensor):
         if got.shape != expected.shape:
-            return f"{place} has shape {tuple(got.shape)} and should have {tuple(expected.shape)}"
+            few = "" if got.dim() or not expected.dim() else ": one number stands for all of them. Does a sum run over too much?"
+            return f"{place} has shape {tuple(got.shape)} and should have {tuple(expected.shape)}{few}"
+        if got.device != expected.device:
+            return f"{place} is on the device {got.device} and should be on {expected.device}, where the arguments are"
+        if got.layout != expected.layout:
+            return f"{place} has layout {got.layout} and should have {expected.layout}".replace("torch.", "")
         if dtypes and got.dtype != expected.dtype:
             return f"{place} has dtype {got.dtype} and should have {expected.dtype}".replace("torch.", "")
     if isinstance(expected, Mapping):
@@ -69,8 +77,22 @@ def same(got: Any, expected: Any, tolerance: float = 0.0, dtypes: bool = True) -
     return not unlike(got, expected, dtypes) and not differs(got, expected, tolerance)
 
 
+def marks(thing: Any) -> list[tuple[int, bool, bool]]:
+    """Per tensor in a thing: how often it was written to, and whether a gradient of it is wanted, and there.
+
+    Writing shows here even where it leaves every value as it was.
+    """
+    if isinstance(thing, Tensor):
+        return [(thing._version, thing.requires_grad, thing.is_leaf and thing.grad is not None)]
+    if dataclasses.is_dataclass(thing):
+        thing = vars(thing)
+    if isinstance(thing, Mapping):
+        thing = list(thing.values())
+    return [mark for part in thing for mark in marks(part)] if isinstance(thing, (list, tuple)) else []
+
+
 def _kind(thing: Any) -> str:
-    kinds = {"tensor": Tensor, "bool": bool, "number": Real, "dictionary": Mapping, "sequence": (list, tuple)}
+    kinds: dict[str, Any] = {"tensor": Tensor, "bool": bool, "number": Real, "dictionary": Mapping, "sequence": (list, tuple)}
     return next((name for name, types in kinds.items() if isinstance(thing, types)), type(thing).__name__)
 
 

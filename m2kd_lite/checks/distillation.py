@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from m2kd_lite import losses
 from m2kd_lite.checks.engine import Case, Exercise, Mistake, Outcome
+from m2kd_lite.method import losses
 
 ALPHA = 0.3             # not the paper's 0.5, where alpha and 1 - alpha would be the same
 EQ_2 = "Eq. 1 and Eq. 2, section 3.1"

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import copy
 import inspect
-import traceback
+import io
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from m2kd_lite.checks.compare import describe, differs, same, unlike
+from m2kd_lite.checks import kinds
+from m2kd_lite.checks.compare import differs, marks, same, unlike
 from m2kd_lite.errors import M2KDError
-
-
-TORCH = str(Path(torch.__file__).parent)
 
 
 class NotYet(M2KDError):
@@ -30,11 +28,22 @@ class NotYet(M2KDError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call came to: a value, or an error; and the name of an argument that it changed and should not have."""
+    """What one call came to.
+
+    Attributes
+    ----------
+    value : what is compared, made from what was returned; or what was returned, where nothing could be made of it.
+    returned : what was returned.
+    error : what was raised, by the call or, where that came first, by reading what it returned.
+    changed : name of an argument that it changed and should not have.
+    printed : whether it wrote to the standard output.
+    """
 
     value: Any = None
-    error: Exception | None = None
+    returned: Any = None
+    error: BaseException | None = None
     changed: str = ""
+    printed: bool = False
 
 
 def as_returned(returned: Any, arguments: tuple) -> Any:
@@ -106,7 +115,7 @@ def check(exercise: Exercise, function: Callable) -> None:
     ------
     NotYet : it is not right yet; says which mistake it is and where to look.
     """
-    complaint = _uncallable(exercise, function)
+    complaint = kinds.uncallable(exercise.name, exercise.parameters, function)
     if complaint:
         raise NotYet(f"{exercise.name}: {complaint}.")
     with _one_thread():
@@ -151,34 +160,63 @@ def diagnose(exercise: Exercise, got: list[Outcome], expected: list[Outcome], fi
 
 
 def _outcome(exercise: Exercise, case: Case, function: Callable) -> Outcome:
-    arguments = case.arguments()
-    before = copy.deepcopy(arguments)
+    before = case.arguments()
+    arguments = copy.deepcopy(before)           # what a function does to them is gone with the call
+    heard, marked = _Heard(), [marks(argument) for argument in arguments]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), redirect_stdout(heard):
             returned = function(*arguments)
-    except Exception as error:      # whatever a student's code raises is reported, never passed on
-        return Outcome(error=error)
-    changed = [name for name, now, was in zip(exercise.parameters, arguments, before, strict=True)
-               if name not in exercise.in_place and not same(now, was)]
-    return Outcome(case.read(returned, arguments), changed=changed[0] if changed else "")
+    except (Exception, SystemExit) as error:    # whatever a student's code raises is reported, never passed on
+        return Outcome(error=error, printed=heard.something)
+    changed = [name for name, now, was, mark in zip(exercise.parameters, arguments, before, marked, strict=True)
+               if name not in exercise.in_place and (marks(now) != mark or not _holds(same, now, was))]
+    value, unread = returned, None
+    if not isinstance(returned, Iterator):      # which can be read once only
+        try:
+            value = case.read(returned, arguments)
+        except Exception as error:              # backpropagation begins here, and finds what was done to its tensors
+            unread = error
+    return Outcome(value, returned, unread, changed[0] if changed else "", heard.something)
+
+
+class _Heard(io.TextIOBase):
+    """Hands on what is printed, and knows that something was."""
+
+    def __init__(self) -> None:
+        self.out, self.something = sys.stdout, False
+
+    def write(self, text: str) -> int:
+        self.something = True
+        return self.out.write(text)
+
+    def flush(self) -> None:
+        self.out.flush()
+
+
+def _holds(test: Callable[..., bool], *arguments: Any) -> bool:
+    """Whether something is so. Of a result so odd that the question itself fails, it is not."""
+    try:
+        return bool(test(*arguments))
+    except Exception:
+        return False
 
 
 def _right(exercise: Exercise, got: Outcome, expected: Outcome) -> bool:
-    return not got.error and not got.changed and same(got.value, expected.value, exercise.tolerance)
+    return not got.error and not got.changed and _holds(same, got.value, expected.value, exercise.tolerance)
 
 
 def _alike(exercise: Exercise, one: Outcome, other: Outcome) -> bool:
     """Whether two outcomes show one mistake. The dtype is left aside: it is a mistake of its own."""
     if one.error or other.error:
         return type(one.error) is type(other.error)
-    return same(one.value, other.value, exercise.tolerance, dtypes=False)
+    return _holds(same, one.value, other.value, exercise.tolerance, False)
 
 
 def _known_mistake(exercise: Exercise, got: list[Outcome], expected: list[Outcome], first: int) -> Mistake | None:
-    if _is_stub(got[first].error):
+    if kinds.is_stub(got[first].error):
         return None
     for mistake in exercise.mistakes:
-        if mistake.sign and mistake.sign(got[first], expected[first]):
+        if mistake.sign and _holds(mistake.sign, got[first], expected[first]):
             return mistake
     best, most = None, 0
     for mistake in exercise.mistakes:
@@ -201,49 +239,13 @@ def _agreement(exercise: Exercise, wrong: Callable, got: list[Outcome], expected
 
 def _generic(exercise: Exercise, case: Case, got: Outcome, expected: Outcome) -> str:
     """What can be said of a mistake that is not in the table."""
-    if _is_stub(got.error):
-        return "not written yet: it still raises NotImplementedError"
+    changed = f"it changed its argument `{got.changed}`, which its caller still needs as it was: work on a copy" if got.changed else ""
     if got.error:
-        raised = f"{type(got.error).__name__}: {got.error}".splitlines()[0].rstrip(".: ")
-        line = _students_line(got.error)
-        where = f", at line {line.lineno}: `{line.line}`" if line else ""
-        return f"it raised {raised}{where} (in \"{case.what}\")"
-    if got.value is None:
-        return "it returned None: is there a `return` at the end?"
+        odd = unlike(got.returned, expected.returned, place="what it returned") if got.returned is not None else ""
+        return changed or (f"in \"{case.what}\", {odd}" if odd else kinds.raised(got.error, case.what))
     build = unlike(got.value, expected.value)
-    if build and type(got.value) is not type(expected.value):
-        return f"it returned {describe(got.value)}; what is wanted is {exercise.returns}"
+    if got.value is None or build and type(got.value) is not type(expected.value):
+        return kinds.returned(got.returned, expected.returned, exercise.returns, got.printed)
     if build:
         return f"in \"{case.what}\", {build}"
-    if got.changed:
-        return f"it changed its argument `{got.changed}`, which its caller still needs as it was: work on a copy"
-    return f"in \"{case.what}\", {differs(got.value, expected.value, exercise.tolerance)}"
-
-
-def _students_line(error: Exception) -> traceback.FrameSummary | None:
-    """The last line of the student's own file or cell that the error passed through."""
-    frames = traceback.extract_tb(error.__traceback__)[1:]          # the first is the call in this module
-    while frames and frames[0].filename.startswith(TORCH):          # a decorator, as `@torch.no_grad()`
-        frames = frames[1:]
-    own = [frame for frame in frames if frame.filename == frames[0].filename]
-    return own[-1] if own else None
-
-
-def _is_stub(error: Exception | None) -> bool:
-    """Whether a student's line raised NotImplementedError. PyTorch has other uses for it."""
-    line = _students_line(error) if isinstance(error, NotImplementedError) else None
-    return line is not None and (not line.line or "NotImplementedError" in line.line)
-
-
-def _uncallable(exercise: Exercise, function: Callable) -> str:
-    """Why a thing cannot be tried at all; empty if it can."""
-    wanted = f"{exercise.name}({', '.join(exercise.parameters)})"
-    if not callable(function):
-        return f"give the check the function itself, without calling it; this is {describe(function)}"
-    try:
-        inspect.signature(function).bind(*exercise.parameters)
-    except TypeError:
-        return f"it takes other arguments than {wanted}"
-    except ValueError:              # some functions written in C do not tell
-        pass
-    return ""
+    return changed or f"in \"{case.what}\", {differs(got.value, expected.value, exercise.tolerance)}"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from m2kd_lite import exemplars
 from m2kd_lite.checks.engine import Case, Exercise, Mistake, Outcome
+from m2kd_lite.method import exemplars
 
 ALGORITHM_4 = "iCaRL (Rebuffi et al. 2017), algorithm 4"
 RANK = "iCaRL (Rebuffi et al. 2017), algorithm 5: a list is cut from its end when more classes come"
@@ -38,7 +38,7 @@ def _greedy(correct: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda w, mean
         w, picked = mean, []
         for _ in range(min(count, len(features))):
             out = torch.tensor([] if again else picked, dtype=torch.int64)
-            best = (sign * features @ w).index_fill(0, out, -torch.inf).argmax().item()
+            best = int((sign * features @ w).index_fill(0, out, -torch.inf).argmax())
             picked.append(best)
             w = correct(w, mean, features[best])
         return torch.tensor(picked)
@@ -46,10 +46,10 @@ def _greedy(correct: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda w, mean
 
 
 def _found_again(features: Tensor, count: int) -> Tensor:
-    mean = features.mean(0)
-    w, picked = mean, []
+    w = mean = features.mean(0)
+    picked: list[int] = []
     for _ in range(1000):                       # released code has the same end
-        best = (features @ w).argmax().item()
+        best = int((features @ w).argmax())
         w = w + mean - features[best]
         if best not in picked and len(picked) < count:
             picked.append(best)
@@ -60,7 +60,7 @@ def _cut_out(features: Tensor, count: int) -> Tensor:
     mean, left, picked = features.mean(0), features, []
     w = mean
     for _ in range(min(count, len(features))):
-        best = (left @ w).argmax().item()
+        best = int((left @ w).argmax())
         picked.append(best)
         w = w + mean - left[best]
         left = torch.cat([left[:best], left[best + 1:]])
@@ -70,7 +70,7 @@ def _cut_out(features: Tensor, count: int) -> Tensor:
 def _mean_of_what_is_left(features: Tensor, count: int) -> Tensor:
     free, w, picked = list(range(len(features))), features.mean(0), []
     for _ in range(min(count, len(features))):
-        best = free[(features[free] @ w).argmax().item()]
+        best = free[int((features[free] @ w).argmax())]
         picked.append(best)
         free.remove(best)
         w = w + (features[free].mean(0) if free else 0) - features[best]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2kd_lite import masks
 from m2kd_lite.checks.engine import Case, Exercise, Mistake, Outcome
+from m2kd_lite.method import masks
 
 SECTION = "section 3.3"
 RANKED = 'section 3.3, and docs/choices.md, "How are weights ranked?"'

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
-from m2kd_lite import targets
 from m2kd_lite.checks.engine import Case, Exercise, Mistake
+from m2kd_lite.method import targets
 
 EQ_1 = "Eq. 1, section 3.1"
 EQ_2 = "Eq. 2, section 3.1"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m2kd_lite import masks
 from m2kd_lite.checks.engine import Case, Exercise, Mistake
-from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.snapshots import SHARED, Snapshots
+from m2kd_lite.method import masks
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.snapshots import SHARED, Snapshots
 
 STEPS, CLASSES = 3, 2
 EQ_7 = 'Eq. 7, section 3.3, and docs/choices.md, "Eq. 7\'s condition"'

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2kd_lite import targets
 from m2kd_lite.checks.engine import Case, Exercise, Mistake, Outcome
 from m2kd_lite.checks.plans import COLUMNS, EQ_2
+from m2kd_lite.method import targets
 
 FLIPS = "section 4.1, on data augmentation"
 FROZEN = "section 3.1: teachers are earlier models, and those are finished"
@@ -31,8 +31,8 @@ class SmallTeacher(nn.Module):
             torch.manual_seed(seed)
             self.features = nn.Sequential(nn.Flatten(), nn.Linear(48, 12), nn.BatchNorm1d(12), nn.ReLU())
             self.main, self.auxiliary = nn.Linear(12, classes), nn.Linear(12, classes) if auxiliary else None
-            for parameter in (self.main.weight, *([self.auxiliary.weight] if auxiliary else [])):
-                nn.init.normal_(parameter, std=2.0)
+            for head in filter(None, (self.main, self.auxiliary)):
+                nn.init.normal_(head.weight, std=2.0)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         features = self.features(images.float() / 255)
@@ -116,8 +116,11 @@ def _asked(change: Callable[[Tensor, int, dict], Tensor],
 
 def _heads(change: Callable[[Tensor, Tensor | None], tuple[Tensor | None, Tensor | None]]) -> Callable:
     """The library's matrices for teachers with other heads: `change(main logits, auxiliary logits)`."""
-    return lambda plan, teacher_of, *rest: reference(
-        plan, lambda step: lambda images: change(*teacher_of(step)(images)), *rest)
+    def wrong(plan, teacher_of, *rest):
+        def other(step):
+            return lambda images: change(*teacher_of(step)(images))
+        return reference(plan, other, *rest)
+    return wrong
 
 
 def _inside_own(change: Callable[[Tensor], Tensor]) -> Callable:

@@ -1,6 +1,6 @@
 """A run in a process of its own, so that a notebook stays usable: its events come back, and it can be stopped.
 
-The child is `python -m m2kd_lite.background OUT`. It reads the configuration from its standard input, and writes events
+The child is `python -m m2kd_lite.course.background OUT`. It reads the configuration from its standard input, and writes events
 (`events.py`) to its standard output, a line of JSON each. When its input ends, because the parent asks it to stop or is
 gone, it writes a checkpoint and ends. Used by the explorer.
 """
@@ -30,17 +30,19 @@ class BackgroundRun:
 
     def __init__(self, config: RunConfig, out: Path, on_event: OnEvent, on_end: Callable[[str | None], None]):
         self.stopping = False
-        self._child = subprocess.Popen([sys.executable, "-m", "m2kd_lite.background", str(Path(out).resolve())], text=True,
+        self._child = subprocess.Popen[str]([sys.executable, "-m", "m2kd_lite.course.background", str(Path(out).resolve())], text=True,
                                        encoding="utf-8", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._child.stdin.write(config.model_dump_json() + "\n")
-        self._child.stdin.flush()
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._to_child, self._from_child = self._child.stdin, self._child.stdout
+        self._to_child.write(config.model_dump_json() + "\n")
+        self._to_child.flush()
         self._reader = Thread(target=self._read, args=(on_event, on_end), daemon=True)
         self._reader.start()
 
     def stop(self) -> None:
         """Ask it to write a checkpoint and end; `on_end` follows."""
         self.stopping = True
-        self._child.stdin.close()
+        self._to_child.close()
 
     def wait(self) -> None:
         """Until it has ended and `on_end` has returned."""
@@ -48,7 +50,7 @@ class BackgroundRun:
 
     def _read(self, on_event: OnEvent, on_end: Callable[[str | None], None]) -> None:
         outcome = failure = None
-        for line in self._child.stdout:
+        for line in self._from_child:
             said = json.loads(line)
             if "outcome" in said:
                 outcome = said
@@ -67,7 +69,7 @@ class BackgroundRun:
 
 def main(out: str) -> None:
     """The child. Its last line is {"outcome": null} for a finished run, otherwise why it is none."""
-    from m2kd_lite import train
+    from m2kd_lite.training import train
     config = RunConfig.make(json.loads(sys.stdin.readline()))
     stop: list[int] = []
 

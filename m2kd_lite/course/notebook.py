@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import inspect
 import json
@@ -14,34 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from m2kd_lite.config import RunConfig
-from m2kd_lite.errors import BadInput, NotebookFailed
+from m2kd_lite.errors import NotebookFailed
 from m2kd_lite.events import OnEvent, ignore
+from m2kd_lite.files import places
 
-FULL_RUN = Path("notebooks") / "06_full_run.ipynb"
 START_SECONDS = 120         # for a kernel to answer, on a machine with much to do
 EXTRA = ("out",)            # a parameter of the notebook that is no setting of the run
-
-
-def project_root() -> Path:
-    """The nearest folder, from here upwards, that holds this project's notebooks; else the current folder."""
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
-        if (folder / FULL_RUN).is_file():
-            return folder
-    return here
-
-
-def full_run() -> Path:
-    """The full-run notebook.
-
-    Raises
-    ------
-    BadInput : it is not there.
-    """
-    path = project_root() / FULL_RUN
-    if not path.is_file():
-        raise BadInput(f"{path}: not there; run this from a clone of the project")
-    return path
+LONGEST_SOCKET = 80         # bytes of a folder for sockets: with a name in it, a path has at most 107 on Linux, 103 on macOS
+_SAID: set[Path] = set()    # places of runs that this process has told of
 
 
 def run_config(namespace: Mapping[str, Any], before: set[str]) -> RunConfig:
@@ -61,19 +42,26 @@ def run_config(namespace: Mapping[str, Any], before: set[str]) -> RunConfig:
     unknown = sorted(new - RunConfig.model_fields.keys() - set(EXTRA) - {"before"})
     values = {name: namespace[name] for name in unknown[:1] + sorted(new & RunConfig.model_fields.keys())}
     root = values.get("data_root")
-    if root and not Path(root).exists() and (project_root() / root).exists():
-        values["data_root"] = str(project_root() / root)        # a notebook's own folder is not where it was typed
+    if root and not Path(root).exists() and (places.lessons() / root).exists():
+        values["data_root"] = str(places.lessons() / root)      # a notebook's own folder is not where it was typed
     return RunConfig.make(values)
 
 
 def run_folder(config: RunConfig) -> Path:
     """Where a notebook's run goes if nothing is said: named by its settings, so the same settings find the same run.
 
-    Relative to the current folder, so that what a notebook prints holds on every machine.
+    Beside the lessons the path is relative to the current folder, so that what a notebook prints holds on every machine. Where it is
+    another place (`places.runs`), this says so.
     """
     digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     name = f"{config.method}-{config.dataset}-{config.class_batch}-seed{config.seed}-{digest[:8]}"
-    return Path(os.path.relpath(project_root() / "runs" / name))
+    runs = places.runs()
+    if runs == places.lessons() / "runs":
+        return Path(os.path.relpath(runs / name))
+    if runs not in _SAID:
+        _SAID.add(runs)
+        print(f"Runs land in {runs}.")          # the one thing that this package prints by itself: a notebook shall not hide it
+    return runs / name
 
 
 def environment():
@@ -92,7 +80,8 @@ def environment():
     from m2kd_lite.data import glyphs
     python, pair = platform.python_version_tuple(), (torch.__version__, torchvision.__version__)
     drawn = data.load("glyphs").sha256
-    free = shutil.disk_usage(project_root()).free / 1e9
+    runs = places.runs()
+    free = shutil.disk_usage(next(folder for folder in (runs, *runs.resolve().parents) if folder.exists())).free / 1e9
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     rows = [
         ("Python", ".".join(python), "3.11 or newer", (int(python[0]), int(python[1])) >= (3, 11)),
@@ -100,15 +89,26 @@ def environment():
         ("computes on", f"{torch.get_num_threads()} threads{gpu}", "anything; 2 cores are enough", True),
         ("glyphs, SHA-256", drawn[:12], glyphs.EXPECTED_SHA256[:12], drawn == glyphs.EXPECTED_SHA256),
         ("free disk space", f"{free:.0f} GB", "1 GB", free >= 1),
+        ("runs land in", os.path.relpath(runs), "a folder that can be written", places.can_write(runs)),
     ]
     return pd.DataFrame(rows, columns=["what", "found", "wanted", "fine"]).set_index("what")
+
+
+@contextlib.contextmanager
+def on_purpose():
+    """For a mistake that a lesson shows: what the check raises is printed, and the notebook goes on, in whatever runs it."""
+    from m2kd_lite.checks import NotYet
+    try:
+        yield
+    except NotYet as error:
+        print(f"{type(error).__name__}: {error}")
 
 
 def show(figure):
     """A figure as a picture with its alternative text, for the last line of a cell."""
     from IPython.display import Image
 
-    from m2kd_lite.plots import png
+    from m2kd_lite.pictures.plots import png
     return Image(png(figure), alt=figure.alt_text, format="png")
 
 
@@ -117,12 +117,13 @@ def source(function: Callable):
     from IPython.display import Markdown
     lines = textwrap.dedent(inspect.getsource(function)).rstrip().splitlines()
     definition = ast.parse("\n".join(lines)).body[0]
+    assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
     first = definition.body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         del lines[first.lineno - 1:first.end_lineno]
-    file = Path(inspect.getsourcefile(inspect.unwrap(function)))
+    file = Path(inspect.getfile(inspect.unwrap(function)))
     code = "\n".join(lines)
-    return Markdown(f"`{file.parent.name}/{file.name}`:\n\n```python\n{code}\n```")
+    return Markdown(f"`m2kd_lite/{file.parent.name}/{file.name}`:\n\n```python\n{code}\n```")
 
 
 def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = ignore) -> None:
@@ -137,12 +138,11 @@ def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = igno
 
     Raises
     ------
-    BadInput : the notebook is not there.
     NotebookFailed : a cell failed; the notebook with its traceback is kept beside `target`.
     Exception : whatever papermill raises where a kernel does not start, or dies.
     """
     import papermill
-    source = full_run()
+    source = places.find(places.FULL_RUN)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished, failed = target.with_suffix(".running.ipynb"), target.with_suffix(".failed.ipynb")
     parameters = config.model_dump(mode="json") | {"out": str(out)}
@@ -177,7 +177,7 @@ def _private_line(folder: str):
     Over TCP, kernels that start at once race for ports, and other users of the machine can reach them.
     """
     from traitlets.config import Config
-    if os.name != "posix":
+    if os.name != "posix" or len(os.fsencode(folder)) > LONGEST_SOCKET:
         return Config()
     return Config(KernelManager={"transport": "ipc", "connection_file": str(Path(folder) / "kernel.json")})
 

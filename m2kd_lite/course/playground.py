@@ -1,7 +1,7 @@
 """The playground: all panels on one page, served by Voilà to this machine's browsers, from nothing outside it.
 
-`make playground` calls `python -m m2kd_lite.playground`, which makes the run that panels read, with progress, and then
-serves `notebooks/playground.ipynb`. The notebook calls `prepare` as well, so it also works by itself in JupyterLab.
+`m2kd-lite playground` (or `make playground`) makes the run that panels read, with progress, and then serves
+`notebooks/playground.ipynb`. The notebook calls `prepare` as well, so it also works by itself in JupyterLab.
 """
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import os
 import sys
 from pathlib import Path
 
-from m2kd_lite import notebook
 from m2kd_lite.config import RunConfig
-from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite.course import notebook
+from m2kd_lite.errors import M2KDError
 from m2kd_lite.events import OnEvent, ignore
+from m2kd_lite.files import places
 
 # Five steps of two digits. With batches of 128 a step of 280 images is too few updates to learn anything.
 CONFIG = RunConfig.make({"method": "m2kd", "dataset": "digits", "class_batch": 2, "batch_size": 16})
-PAGE = Path("notebooks") / "playground.ipynb"
-TEMPLATES = Path(__file__).parent / "templates"         # holds voila/templates/playground
+PAGE = "notebooks/playground.ipynb"
+TEMPLATES = Path(__file__).parents[1] / "templates"         # holds voila/templates/playground
 SERVED = (
     "--template=playground",
     "--Voila.ip=localhost",
@@ -37,7 +38,7 @@ def prepare(on_event: OnEvent = ignore) -> Path:
     ------
     M2KDError : see `train.run`.
     """
-    from m2kd_lite import train
+    from m2kd_lite.training import train
     folder = notebook.run_folder(CONFIG)
     train.run(CONFIG, folder, resume=True, on_event=on_event)
     return folder
@@ -52,31 +53,17 @@ def command(options: list[str]) -> list[str]:
 
     Raises
     ------
-    BadInput : the page is not here.
     M2KDError : Voilà is not installed.
     """
     if importlib.util.find_spec("voila") is None:
-        raise M2KDError("Voilà is not installed; get it with: python -m pip install -c constraints.txt -e '.[playground]'")
-    page = notebook.project_root() / PAGE
-    if not page.is_file():
-        raise BadInput(f"{page}: not there; run this from a clone of the project")
-    return [sys.executable, "-m", "voila", str(page), *SERVED, *options]
+        raise M2KDError("Voilà is not installed; get it with: python -m pip install voila")
+    return [sys.executable, "-m", "voila", str(places.find(PAGE)), *SERVED, *options]
 
 
-def main() -> None:
-    """Entry point: `python -m m2kd_lite.playground [VOILÀ'S OPTIONS]`. Ends by becoming Voilà."""
-    from m2kd_lite.progress import terminal
-    try:
-        voila = command(sys.argv[1:])
-        with terminal() as listen:
-            prepare(listen)
-    except M2KDError as error:
-        print(f"m2kd_lite.playground: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+def serve(options: list[str], on_event: OnEvent) -> None:
+    """Prepare, and then become Voilà: this process does not come back."""
+    voila = command(options)
+    prepare(on_event)
     paths = [str(TEMPLATES), os.environ.get("JUPYTER_PATH", "")]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
     os.execv(voila[0], voila)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Data sets, decoded once into memory as uint8: `load(name)` gives an `ImageSet`, whatever the source.
+"""Data sets, decoded once as uint8, in memory or on disk: `load(name)` gives an `ImageSet`, whatever the source.
 
 `SOURCES` is the table. The class stream, which turns a data set into incremental steps, is in `stream.py`.
 """
@@ -74,3 +74,6 @@ def load(name: str, data_root: str | None = None, on_event: OnEvent = ignore):
     if name not in SOURCES:
         raise BadInput(f"{name}: no such data set; give one of {', '.join(SOURCES)}")
     return SOURCES[name].read(data_root, on_event)
+
+
+load_data = load            # as the package offers it: `m2kd_lite.load_data("glyphs")`

@@ -6,11 +6,12 @@ ever loaded here, so its download tools fetch the plain-bytes archive instead, c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from m2kd_lite.data.cache import folder
+from m2kd_lite.data.cache import folder, looked_in
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.errors import BadInput
 from m2kd_lite.events import OnEvent
@@ -24,7 +25,7 @@ def fashion_mnist(data_root: str | None, on_event: OnEvent) -> ImageSet:
     """60,000 + 10,000 grey images, padded from 28x28 to 32x32."""
     from torchvision.datasets import FashionMNIST
     root = _root(data_root)
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, train in (("train", True), ("test", False)):
         try:
             found = FashionMNIST(root, train=train, download=False)
@@ -48,7 +49,7 @@ def cifar100(data_root: str | None, on_event: OnEvent) -> ImageSet:
         _online("cifar100", lambda: download_and_extract_archive(CIFAR100_URL, str(root), md5=CIFAR100_MD5))
     try:
         names = tuple((base / "fine_label_names.txt").read_text().split())
-        parts = {}
+        parts: dict[str, Any] = {}
         for part in ("train", "test"):
             records = np.fromfile(base / f"{part}.bin", dtype=np.uint8).reshape(-1, _CIFAR_RECORD)
             parts[f"{part}_images"] = torch.from_numpy(records[:, 2:].reshape(-1, 3, 32, 32).copy())
@@ -65,7 +66,7 @@ def _root(data_root: str | None) -> Path:
         return folder() / "downloads"
     root = Path(data_root)
     if not root.is_dir():
-        raise BadInput(f"--data-root {root}: not allowed; give a folder that exists")
+        raise BadInput(f"--data-root {root}: not allowed; give a folder that exists{looked_in(data_root)}")
     return root
 
 

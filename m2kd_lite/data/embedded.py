@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ def glyphs(on_event: OnEvent) -> ImageSet:
     def draw() -> ImageSet:
         def advance(done, total):
             on_event({"event": "progress", "what": "drawing glyphs", "done": done, "total": total})
-        arrays = generator.draw(advance)
-        return ImageSet("glyphs", tuple(generator.class_names()),
-                        **{name: torch.from_numpy(array) for name, array in arrays.items()})
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in generator.draw(advance).items()}
+        return ImageSet("glyphs", tuple(generator.class_names()), **tensors)
 
     import PIL
     made_from = Path(generator.__file__).read_bytes() + PIL.__version__.encode()

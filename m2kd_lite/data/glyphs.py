@@ -117,7 +117,7 @@ def _fonts() -> list[ImageFont.FreeTypeFont]:
 
 def _mask(char: str, font: ImageFont.FreeTypeFont) -> Image.Image:
     left, top, right, bottom = font.getbbox(char)
-    ink = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ink = Image.new("L", (max(1, int(right - left)), max(1, int(bottom - top))))
     ImageDraw.Draw(ink).text((-left, -top), char, fill=255, font=font)
     return ink
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from m2kd_lite import data, seeds
-from m2kd_lite.config import RunConfig
+from m2kd_lite.config import MAX_STEPS, RunConfig
 from m2kd_lite.data.images import ImageSet
+from m2kd_lite.data.shards import Images, chosen
 from m2kd_lite.errors import BadInput
 from m2kd_lite.events import OnEvent, ignore
-from m2kd_lite.masks import MAX_STEPS
 
 
 def class_order(name: str, classes: int, seed: int) -> list[int]:
@@ -39,9 +39,10 @@ def class_order(name: str, classes: int, seed: int) -> list[int]:
     return order.tolist()
 
 
-def class_columns(classes: int, class_batch: int) -> list[range]:
+def class_columns(classes: int, class_batch: int, first_class_batch: int | None = None) -> list[range]:
     """The columns of steps 1, 2, ...: consecutive ranges; the last one is shorter where the batch does not divide."""
-    return [range(start, min(start + class_batch, classes)) for start in range(0, classes, class_batch)]
+    first = min(first_class_batch or class_batch, classes)
+    return [range(first), *(range(start, min(start + class_batch, classes)) for start in range(first, classes, class_batch))]
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class ClassStream:
 
     class_names: tuple[str, ...]
     columns: tuple[range, ...]
-    train_images: Tensor        # (N, C, H, W) uint8
+    train_images: Images        # (N, C, H, W) uint8, in memory or on disk
     train_labels: Tensor        # (N,) int64, positions in the class order
-    test_images: Tensor
+    test_images: Images
     test_labels: Tensor
     sha256: str = ""            # of the images, before they were arranged
 
@@ -71,11 +72,19 @@ class ClassStream:
         BadInput : no such data set; or see `of`.
         """
         images = data.load(config.dataset, config.data_root, on_event).fewer(config.train_per_class, config.test_per_class)
-        return cls.of(images, config.class_order, config.class_batch, config.seed)
+        return cls.of(images, config.class_order, config.class_batch, config.seed, config.first_class_batch)
 
     @classmethod
-    def of(cls, images: ImageSet, order: str, class_batch: int, seed: int) -> ClassStream:
+    def of(cls, images: ImageSet, order: str, class_batch: int, seed: int, first_class_batch: int | None = None) -> ClassStream:
         """Arrange `images` in class order.
+
+        Parameters
+        ----------
+        images : the data set.
+        order : a name of `class_order`.
+        class_batch : new classes at each step.
+        seed : of the order "random".
+        first_class_batch : classes of the first step, if they are others than those of each later one.
 
         Raises
         ------
@@ -85,7 +94,10 @@ class ClassStream:
         if not 1 <= class_batch <= classes:
             raise BadInput(f"--class-batch {class_batch}: not allowed; give a whole number from 1 to {classes}, "
                            f"the classes of {images.name}")
-        columns = class_columns(classes, class_batch)
+        if first_class_batch is not None and not 1 <= first_class_batch <= classes:
+            raise BadInput(f"--first-class-batch {first_class_batch}: not allowed; give a whole number from 1 to {classes}, "
+                           f"the classes of {images.name}")
+        columns = class_columns(classes, class_batch, first_class_batch)
         if len(columns) > MAX_STEPS:
             raise BadInput(f"--class-batch {class_batch}: not allowed; {classes} classes make {len(columns)} steps, and "
                            f"at most {MAX_STEPS} can be numbered; give {-(-classes // MAX_STEPS)} or more")
@@ -99,21 +111,30 @@ class ClassStream:
     def __len__(self) -> int:
         return len(self.columns)
 
-    def train(self, step: int, all_seen: bool = False) -> tuple[Tensor, Tensor]:
+    def last_step(self, steps: int | None) -> int:
+        """The step at which a run of so many steps ends; None is all of them. Raises BadInput for more than there are."""
+        if steps is not None and steps > len(self):
+            raise BadInput(f"--steps {steps}: not allowed; give a whole number from 1 to {len(self)}, or all")
+        return steps or len(self)
+
+    def new_rows(self, step: int, all_seen: bool = False) -> Tensor:
+        """(n,) int64: which training images are of a step's new classes; with `all_seen`, of every class seen by then."""
+        return _between(self.train_labels, 0 if all_seen else self.columns[step - 1].start, self.columns[step - 1].stop)
+
+    def train(self, step: int, all_seen: bool = False) -> tuple[Images, Tensor]:
         """Training images and labels of a step's new classes; with `all_seen`, of every class seen by then."""
-        first = 0 if all_seen else self.columns[step - 1].start
-        return _between(self.train_images, self.train_labels, first, self.columns[step - 1].stop)
+        return self.train_rows([self.new_rows(step, all_seen)])
 
-    def train_rows(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def train_rows(self, rows: Sequence[Tensor]) -> tuple[Images, Tensor]:
         """The training images and labels that lists of rows, (n,) int64 each, name one after the other."""
-        chosen = torch.cat(list(rows))
-        return self.train_images[chosen], self.train_labels[chosen]
+        named = torch.cat(list(rows))
+        return chosen(self.train_images, named), self.train_labels[named]
 
-    def test(self, step: int) -> tuple[Tensor, Tensor]:
+    def test(self, step: int) -> tuple[Images, Tensor]:
         """Test images and labels of all classes seen after a step."""
-        return _between(self.test_images, self.test_labels, 0, self.columns[step - 1].stop)
+        rows = _between(self.test_labels, 0, self.columns[step - 1].stop)
+        return chosen(self.test_images, rows), self.test_labels[rows]
 
 
-def _between(images: Tensor, labels: Tensor, first: int, stop: int) -> tuple[Tensor, Tensor]:
-    rows = ((labels >= first) & (labels < stop)).nonzero().squeeze(1)
-    return images[rows], labels[rows]
+def _between(labels: Tensor, first: int, stop: int) -> Tensor:
+    return ((labels >= first) & (labels < stop)).nonzero().squeeze(1)

@@ -1,7 +1,7 @@
 """The form of the JSON in a run's files: what must be there, and of which type, before anything is done with it.
 
 A fitting SHA-256 says that a file is as it was written; that it was written by a run is for these forms to say. They
-check and change nothing: keys beside these are allowed. Used by `rundir.py` and `snapshots.py`.
+check and change nothing: keys beside these are allowed. Used by `rundir.py`, `snapshots.py` and `painter_file.py`.
 """
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ class Metrics(_Form):
     schema_: Literal[1] = Field(alias="schema")
     config: dict[str, Any]
     environment: dict[str, Any]
+    environments: list[dict[str, Any]] = []
     data_sha256: str
     class_names: list[str]
     steps: Annotated[list[_Step], Field(min_length=1)]
@@ -82,7 +83,7 @@ class Metrics(_Form):
 
 class _Position(_Form):
     step: FromOne
-    phase: Literal["train", "finetune", "done"]
+    phase: Literal["train", "finetune", "paint", "done"]
     epoch: Count
     batch: Count
 
@@ -105,7 +106,8 @@ class Checkpoint(_Form):
     serial: Count
     models: Count
     data_sha256: str
-    arithmetic: dict[str, Any]
+    arithmetic: dict[str, Any] = {}
+    environments: list[dict[str, Any]] = []
     position: _Position
     results: list[_Result]
     seconds: _Seconds
@@ -123,12 +125,28 @@ class Checkpoint(_Form):
 class Snapshots(_Form):
     """The notes of a file of snapshots."""
 
-    backbone: Literal[BACKBONES]
-    channels: Annotated[int, Field(ge=1, le=1024)]
+    backbone: Literal[(*BACKBONES, "own")]
+    channels: Annotated[int, Field(ge=0, le=1024)]
     auxiliary: bool
     masked: bool
     notes: dict[str, Any]
     classes: list[FromOne]
+
+    @model_validator(mode="after")
+    def _own(self) -> Self:
+        if (self.backbone == "own") != (self.channels == 0) or self.backbone == "own" and self.auxiliary:
+            raise ValueError("no channels, or an auxiliary head, of a network that is none of ours")
+        return self
+
+
+class Painter(_Form):
+    """The notes of a file of drawings' weights."""
+
+    classes: FromOne
+    channels: Annotated[int, Field(ge=1, le=1024)]
+    width: FromOne
+    seed: Count
+    widths: list[Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]]
 
 
 def misfit(form: type[_Form], content: Any) -> str:

@@ -37,7 +37,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _file_mode())       # mkstemp makes private files; a shared folder's group should read ours
+        os.chmod(temporary, 0o666 & ~umask())       # mkstemp makes private files; a shared folder's group should read ours
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -50,7 +50,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def check_local(path: Path | str) -> None:
     """Raise BadInput for an address as s3://bucket/x, which would become a folder named "s3:" here."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):       # of two letters or more: C:/ is a drive
-        raise BadInput(f"--out {path}: not allowed; give a folder or file of this machine (papermill can write executed notebooks "
+        raise BadInput(f"--out {path}: not allowed; give a folder or file on this machine (papermill can write executed notebooks "
                        "elsewhere, see docs/clusters.md)")
 
 
@@ -88,9 +88,9 @@ def load_json(path: Path) -> dict[str, Any]:
         stated = body.pop("sha256")
         intact = _json_digest(body) == stated
     except Exception as error:      # whatever a hostile or torn file provokes, it is the file's fault
-        raise DamagedFile(f"{path}: not a file of ours, or torn ({type(error).__name__})") from None
+        raise DamagedFile(f"{path}: not a file of this kind, or damaged ({type(error).__name__})") from None
     if not intact:
-        raise DamagedFile(f"{path}: its content does not fit its SHA-256")
+        raise DamagedFile(f"{path}: its content does not match its SHA-256")
     return body
 
 
@@ -128,20 +128,24 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(notes, dict):
             raise TypeError("notes are no object")
     except Exception as error:      # whatever a hostile or torn header provokes, it is the file's fault
-        raise DamagedFile(f"{path}: not a file of ours, or torn ({type(error).__name__})") from None
+        raise DamagedFile(f"{path}: not a file of this kind, or damaged ({type(error).__name__})") from None
     if not intact:
-        raise DamagedFile(f"{path}: its content does not fit its SHA-256")
+        raise DamagedFile(f"{path}: its content does not match its SHA-256")
     return tensors, notes
 
 
 def tensors_digest(tensors: Mapping[str, Any], text: str = "") -> str:
-    """SHA-256 over the sorted names, types, shapes and bytes of CPU tensors, and a text."""
+    """SHA-256 over the sorted names, types, shapes and bytes of CPU tensors, and a text.
+
+    What has `blocks` in place of its bytes (`data/shards.py`) is read block by block, to the same digest.
+    """
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        if tensor.numel():
-            digest.update(memoryview(tensor.reshape(-1).view(_uint8()).numpy()))
+        for block in tensor.blocks() if hasattr(tensor, "blocks") else (tensor.contiguous(),):
+            if block.numel():
+                digest.update(memoryview(block.reshape(-1).view(_uint8()).numpy()))
     return digest.hexdigest()
 
 
@@ -162,10 +166,11 @@ def _read(path: Path) -> bytes:
         raise BadInput(f"{path}: cannot read: {error.strerror or error}") from None
 
 
-def _file_mode() -> int:
+def umask() -> int:
+    """The permissions that this process withholds from new files; there is no way to ask but to set."""
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from m2kd_lite.data.shards import Images
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.method.nets import IncrementalNet, at_once
 
 BATCH = 500             # images at once; memory, not accuracy
 JPEG_QUALITY = 95       # section 4.6: "compress to JPG with quality 95"
@@ -36,7 +37,7 @@ def check_budget(budget: int, classes: int) -> None:
 
 
 @torch.no_grad()
-def normalised_features(net: IncrementalNet, images: Tensor) -> Tensor:
+def normalised_features(net: IncrementalNet, images: Images) -> Tensor:
     """What the main head reads, each row scaled to length 1.
 
     Parameters
@@ -48,7 +49,8 @@ def normalised_features(net: IncrementalNet, images: Tensor) -> Tensor:
     -------
     (N, width) float32.
     """
-    rows = [net.features(images[start:start + BATCH]) for start in range(0, len(images), BATCH)]
+    batch = at_once(images, BATCH)
+    rows = [net.features(images[start:start + batch]) for start in range(0, len(images), batch)]
     return F.normalize(torch.cat(rows))
 
 
@@ -131,7 +133,7 @@ def after_step(kept: Sequence[Tensor], net: IncrementalNet, stream: ClassStream,
 def inventory(kept: Sequence[Tensor], stream: ClassStream) -> dict:
     """For metrics.json: which training images are kept, by class and rank, and their bytes, as they lie in memory and as JPEG."""
     images, _ = stream.train_rows(kept)
-    return {"rows": {name: rows.tolist() for name, rows in zip(stream.class_names, kept, strict=True)},
+    return {"rows": {name: rows.tolist() for name, rows in zip(stream.class_names[:len(kept)], kept, strict=True)},
             "count": len(images), "raw_bytes": images.numel(), "jpeg_bytes": jpeg_bytes(images)}
 
 
@@ -152,7 +154,7 @@ def check_kept(kept: Sequence[Tensor], labels: Tensor, classes: int, budget: int
             raise ValueError(f"its exemplars of class {label} are not {due} images of it")
 
 
-def jpeg_bytes(images: Tensor) -> int:
+def jpeg_bytes(images: Images) -> int:
     """What the images take as JPEG files, headers included: how Table 2 counts images that are large.
 
     Parameters

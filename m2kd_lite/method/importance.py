@@ -3,7 +3,7 @@
 After a step every parameter has an importance, and later steps pay `strength * importance * (moved since then)^2`. EWC
 (Kirkpatrick et al. 2017) takes the Fisher information as importance: how much the prediction changes if the parameter
 does. RWalk adds a score of the path walked: how much the loss fell by this parameter's moves, over how far they moved
-the prediction. `Walk` keeps both while a step trains; which of them counts is a row of `methods.py`.
+the prediction. `Walk` keeps both while a step trains; which of them counts is a row of `method/table.py`.
 
 The released code for RWalk differs from its paper in two places, and we follow the paper: it never sets the sum of squared
 gradients back to zero, and to the old score it adds the average of old and new, instead of putting the average in its place.
@@ -90,6 +90,7 @@ class Walk:
         """Note the gradients of the loss, then add those of the penalty. Returns (gradient, value) of each parameter."""
         noted = []
         for name, parameter in self.net.named_parameters():
+            assert parameter.grad is not None           # this is called between backward and the update
             gradient = parameter.grad * self.outputs
             self.traces["squares"][name] += gradient.square()
             noted.append((gradient, parameter.detach().clone()))

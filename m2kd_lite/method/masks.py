@@ -13,8 +13,6 @@ from torch import Tensor
 
 from m2kd_lite.errors import LayerExhausted
 
-MAX_STEPS = 255         # the mask is one byte a weight
-
 
 def new_masks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All weights free: uint8 zeros, one mask a convolution."""

@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from m2kd_lite.data.shards import Images
+from m2kd_lite.method.nets import at_once
+
 BATCH = 500
 
 
 @torch.no_grad()
-def predict(net: nn.Module, images: Tensor, top: int = 5, scores: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
+def predict(net: nn.Module, images: Images, top: int = 5, scores: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
     """The `top` likeliest classes of each image by the main head, best first.
 
     Parameters
@@ -27,8 +30,9 @@ def predict(net: nn.Module, images: Tensor, top: int = 5, scores: Callable[[Tens
     (N, min(top, classes)) int64. "At inference, we directly choose the maximum among the output logits" (section 3.1).
     """
     best = []
-    for start in range(0, len(images), BATCH):
-        logits, _ = net(images[start:start + BATCH])
+    batch = at_once(images, BATCH)
+    for start in range(0, len(images), batch):
+        logits, _ = net(images[start:start + batch])
         best.append(scores(logits).topk(min(top, logits.shape[1]), dim=1).indices)
     return torch.cat(best)
 
@@ -79,3 +83,21 @@ def forgetting(accuracy_by_step: Sequence[Sequence[float]]) -> float:
     last = accuracy_by_step[-1]
     falls = [max(row[j] for row in accuracy_by_step[j:-1]) - last[j] for j in range(len(last) - 1)]
     return sum(falls) / len(falls) if falls else 0.0
+
+
+def frontier(carried: Sequence[float], accuracy: Sequence[float]) -> list[int]:
+    """The settings that no other beats: none carries as little or less and is as accurate or more so, unless it is equal in both.
+
+    Parameters
+    ----------
+    carried, accuracy : one number a setting each: bytes, and per cent.
+
+    Returns
+    -------
+    positions, from 0: by bytes, ascending; of settings that are equal in both, all, in their order.
+    """
+    def beaten(i: int) -> bool:
+        return any(carried[j] <= carried[i] and accuracy[j] >= accuracy[i] and (carried[j], accuracy[j]) != (carried[i], accuracy[i])
+                   for j in range(len(carried)))
+
+    return sorted((i for i in range(len(carried)) if not beaten(i)), key=lambda i: carried[i])

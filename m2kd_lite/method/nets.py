@@ -6,12 +6,15 @@ they lie in memory and normalises them itself, so that a snapshot needs nothing 
 """
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from m2kd_lite.data.shards import Images, blocks_of
 from m2kd_lite.seeds import torch_seed
 
 # Depth 6n + 2: three stages of n blocks with 16, 32 and 64 channels (He et al. 2016, section 4.2).
@@ -104,19 +107,24 @@ class IncrementalNet(nn.Module):
     channels : colour channels of the images.
     auxiliary : whether there is an auxiliary head (section 3.2). It serves training only.
     seed : seed of the initial weights.
+    prior : the probability that a new output begins with, as a sigmoid: the log-odds are added to its drawn bias.
     """
 
-    def __init__(self, backbone: str, channels: int, auxiliary: bool, seed: int):
+    pixel_mean: Tensor      # (1, channels, 1, 1) float32, grey levels
+    pixel_std: Tensor
+    auxiliary: nn.Linear | None
+
+    def __init__(self, backbone: str, channels: int, auxiliary: bool, seed: int, prior: float = 0.5):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, step=0, phase="init"))
             small = backbone in BLOCKS_PER_STAGE
-            self.backbone = SmallResNet(BLOCKS_PER_STAGE[backbone], channels) if small else ResNet18(channels)
+            self.backbone: SmallResNet | ResNet18 = SmallResNet(BLOCKS_PER_STAGE[backbone], channels) if small else ResNet18(channels)
         self.main = _blank_head(self.backbone.final_width, 0)
         self.auxiliary = _blank_head(self.backbone.middle_width, 0) if auxiliary else None
         self.register_buffer("pixel_mean", torch.zeros(1, channels, 1, 1))      # grey levels, 0-255
         self.register_buffer("pixel_std", torch.ones(1, channels, 1, 1))
-        self.seed = seed
+        self.seed, self.log_odds = seed, math.log(prior / (1 - prior))
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.num_batches_tracked = None       # unused at a fixed momentum; a snapshot need not hold it
@@ -147,11 +155,12 @@ class IncrementalNet(nn.Module):
         pixels = images.to(self.pixel_mean.dtype, memory_format=MEMORY_FORMAT)
         return self.backbone((pixels - self.pixel_mean) / self.pixel_std)
 
-    def set_pixel_statistics(self, images: Tensor) -> None:
+    def set_pixel_statistics(self, images: Images) -> None:
         """Take the normalisation, a mean and a deviation per channel, from the first step's training images."""
-        channels = images.shape[1]
-        pixels = images.transpose(0, 1).reshape(channels, -1)
-        counts = torch.stack([torch.bincount(row.int(), minlength=256) for row in pixels]).double().cpu()
+        counts = torch.zeros((images.shape[1], 256), dtype=torch.float64)       # whole numbers, so the order of blocks does not count
+        for block in blocks_of(images):
+            pixels = block.transpose(0, 1).reshape(len(counts), -1)
+            counts += torch.stack([torch.bincount(row.int(), minlength=256) for row in pixels]).double().cpu()
         levels = torch.arange(256, dtype=torch.float64)
         mean = (counts @ levels) / counts.sum(1)
         variance = (counts @ levels**2) / counts.sum(1) - mean**2
@@ -162,9 +171,9 @@ class IncrementalNet(nn.Module):
         """Widen both heads to `classes` outputs; the old rows stay, the new ones are drawn for this step."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.seed, step, phase="heads"))
-            self.main = _grown(self.main, classes)
+            self.main = _grown(self.main, classes, self.log_odds)
             if self.auxiliary is not None:
-                self.auxiliary = _grown(self.auxiliary, classes)
+                self.auxiliary = _grown(self.auxiliary, classes, self.log_odds)
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> IncrementalNet:
@@ -189,9 +198,16 @@ class IncrementalNet(nn.Module):
 
     def convolutions(self) -> dict[str, nn.Parameter]:
         """The weights that masks own, by name: every convolution of the backbone, and nothing else."""
-        return {f"{name}.weight": module.weight for name, module in self.named_modules() if isinstance(module, nn.Conv2d)}
+        named = dict(self.named_parameters())
+        return {f"{name}.weight": named[f"{name}.weight"] for name, module in self.named_modules() if isinstance(module, nn.Conv2d)}
 
 
+def at_once(images: Images, most: int) -> int:
+    """How many images a network looks at together: `most` up to 64x64; of larger ones so many that they take no more memory."""
+    return max(1, min(most, most * 64 * 64 // images.shape[2:].numel()))
+
+
+@functools.cache
 def convolution_sizes(backbone: str, channels: int) -> dict[str, int]:
     """How many weights each convolution of a backbone has, by the names of `IncrementalNet.convolutions`."""
     return {name: weight.numel() for name, weight in IncrementalNet(backbone, channels, False, 0).convolutions().items()}
@@ -201,7 +217,8 @@ def _global_average(maps: Tensor) -> Tensor:
     """(N, C, H, W) to (N, C). Pooling over the whole map, because the gradient of `mean` loses the layout in memory
     (a training step took 1.1 times as long), and that of adaptive pooling is not deterministic on a GPU.
     """
-    return F.avg_pool2d(maps, maps.shape[2:]).flatten(1)
+    height, width = maps.shape[2:]
+    return F.avg_pool2d(maps, (height, width)).flatten(1)
 
 
 def _blank_head(width: int, classes: int) -> nn.Linear:
@@ -212,9 +229,10 @@ def _blank_head(width: int, classes: int) -> nn.Linear:
     return head
 
 
-def _grown(head: nn.Linear, classes: int) -> nn.Linear:
+def _grown(head: nn.Linear, classes: int, log_odds: float) -> nn.Linear:
     wider = nn.Linear(head.in_features, classes).to(head.weight.device)     # drawn on the CPU, then moved
     with torch.no_grad():
+        wider.bias.add_(log_odds)
         wider.weight[:head.out_features] = head.weight
         wider.bias[:head.out_features] = head.bias
     return wider

@@ -2,7 +2,7 @@
 
 Distillation with softmax instead of sigmoids. New classes are asked for by labels, old ones only by a teacher's leftover
 probabilities, so the network leans to the new: its outputs are divided by what each class was asked for in this step.
-A row of `methods.py`; called by `train.py`.
+A row of `method/table.py`; called by `train.py`.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from m2kd_lite.targets import target_matrix
+from m2kd_lite.method.targets import target_matrix
 
 TEMPERATURE = 1.0       # of the distillation; the default of their code, which has soft targets count T^2 times
 
@@ -76,7 +76,14 @@ def asked_for(hard: Tensor, soft: Tensor, draws: Iterable[tuple[Tensor, Tensor]]
     return total
 
 
-def scores(logits: Tensor, asked: Tensor) -> Tensor:
-    """Probabilities times each class's share of 1 / `asked`: (N, classes). The largest decides."""
+def scores(logits: Tensor, asked: Tensor, probabilities: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Probabilities times each class's share of 1 / `asked`: (N, classes). The largest decides.
+
+    Parameters
+    ----------
+    logits : (N, classes).
+    asked : (classes,), as `asked_for` counts it.
+    probabilities : of the logits; if not given, their softmax. `torch.sigmoid` for a network of binary cross entropy.
+    """
     share = 1 / asked
-    return F.softmax(logits, dim=1) * (share / share.sum()).to(logits.dtype)
+    return (probabilities(logits) if probabilities else F.softmax(logits, dim=1)) * (share / share.sum()).to(logits.dtype)

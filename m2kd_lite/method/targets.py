@@ -2,14 +2,18 @@
 
 Teachers are frozen, in eval mode, and the only augmentation is a horizontal flip (section 4.1), so a teacher's output
 for an image is one of two vectors. All of them are computed once, before a step is trained: `targets[flip, image,
-class]`. However many teachers there are, training then costs what fine-tuning costs. Called by `train.py`.
+class]`. However many teachers there are, training then costs what fine-tuning costs. Images that are cropped at random are
+too many for a matrix: `batch_targets` asks about each batch, and pays for every teacher. Called by `train.py`.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from m2kd_lite.data.shards import Images
+from m2kd_lite.method.nets import at_once
 
 TeacherPlan = Callable[[Sequence[range]], list[tuple[int, range]]]
 BATCH = 256             # images a teacher sees at once; memory, not accuracy
@@ -42,7 +46,7 @@ def own_step(columns: Sequence[range]) -> list[tuple[int, range]]:
 
 
 @torch.no_grad()
-def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Tensor, labels: Tensor,
+def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.Module], images: Images, labels: Tensor,
                   classes: int, squash: Callable[[Tensor], Tensor] = torch.sigmoid) -> tuple[Tensor, Tensor]:
     """Soft targets of both heads for every image and its mirror image.
 
@@ -66,11 +70,47 @@ def target_matrix(plan: list[tuple[int, range]], teacher_of: Callable[[int], nn.
     for step, columns in plan:
         teacher = teacher_of(step)
         own = slice(columns.start, columns.stop)
-        for start in range(0, len(images), BATCH):
-            rows = slice(start, start + BATCH)
-            for flip, batch in enumerate((images[rows], images[rows].flip(3))):
+        each = at_once(images, BATCH)
+        for start in range(0, len(images), each):
+            rows = slice(start, start + each)
+            upright = images[rows]
+            for flip, batch in enumerate((upright, upright.flip(3))):
                 logits, auxiliary_logits = teacher(batch)
                 main[flip, rows, own] = squash(logits[:, own])
                 if auxiliary_logits is not None:
                     auxiliary[flip, rows, own] = squash(auxiliary_logits[:, own])
     return main, auxiliary
+
+
+@torch.no_grad()
+def batch_targets(plan: list[tuple[int, range]], teachers: Mapping[int, nn.Module], images: Tensor, labels: Tensor,
+                  classes: int) -> tuple[Tensor, Tensor]:
+    """Soft targets of both heads for one batch, as it was augmented: what `target_matrix` would hold, had it room for it.
+
+    Parameters
+    ----------
+    plan, labels, classes : as of `target_matrix`.
+    teachers : the models of the steps in `plan`, in eval mode.
+    images : (N, C, H, W) uint8, augmented already.
+
+    Returns
+    -------
+    main, auxiliary : (N, classes) float32.
+    """
+    main = nn.functional.one_hot(labels, classes).float()
+    auxiliary = main.clone()
+    for step, columns in plan:
+        own = slice(columns.start, columns.stop)
+        logits, auxiliary_logits = teachers[step](images)
+        main[:, own] = torch.sigmoid(logits[:, own])
+        if auxiliary_logits is not None:
+            auxiliary[:, own] = torch.sigmoid(auxiliary_logits[:, own])
+    return main, auxiliary
+
+
+def asker(plan: list[tuple[int, range]], teachers: Mapping[int, nn.Module], own: range) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Gives the targets of a batch, (images, labels), as `batch_targets` does; those of the auxiliary head for the classes before `own`."""
+    def ask(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        main, auxiliary = batch_targets(plan, teachers, images, labels, own.stop)
+        return main, auxiliary[:, :own.start]
+    return ask

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from m2kd_lite.plots import COLOURS, DASHES, HATCHES, new_figure, pixels
+from m2kd_lite.pictures.plots import COLOURS, DASHES, HATCHES, new_figure, pixels
 
 NEARER_TO_THE_ORIGIN = 0.5      # |f - m|^2 = 2 - 2 cos exceeds |f - 0|^2 = 1 below this cosine
 
@@ -78,14 +78,14 @@ def distance_to_the_mean(herded: Sequence[float], chance: Sequence[Sequence[floa
     herded : one distance for each m.
     chance : the same of several random orders: drawn as their mean, and as a band from the least to the most.
     """
-    chance = np.asarray(chance)
+    orders = np.asarray(chance)
     counts = np.arange(1, len(herded) + 1)
-    middle = chance.mean(0)
+    middle = orders.mean(0)
     shown = [m for m in (1, 5, 10, 20) if m <= len(herded)]
     told = "; ".join(f"of {m}: {herded[m - 1]:.3f} by herding, {middle[m - 1]:.3f} by chance" for m in shown)
     figure, axis = new_figure(f"Distance of the mean of the first picks from the class mean, against their number: {told}.")
-    axis.fill_between(counts, chance.min(0), chance.max(0), color=COLOURS[1], alpha=0.18, linewidth=0,
-                      label=f"the least and the most of {len(chance)} random orders")
+    axis.fill_between(counts, orders.min(0), orders.max(0), color=COLOURS[1], alpha=0.18, linewidth=0,
+                      label=f"the least and the most of {len(orders)} random orders")
     axis.plot(counts, middle, color=COLOURS[1], linestyle=DASHES[1], lw=2, label="their mean")
     axis.plot(counts, herded, color=COLOURS[0], linestyle=DASHES[0], lw=2, label="herding")
     axis.set(xlabel="picks, m", ylabel="distance from the class mean", ylim=(0, None), xlim=(1, len(herded)))
@@ -147,7 +147,7 @@ def by_layer(panels: Mapping[str, Mapping[str, Mapping[str, float]]], title: str
     ----------
     panels : what is measured (the axis) to name to layer to value; the same layers throughout, the first on top.
     """
-    told = "; ".join(f"{what}, {name}: most in {max(of, key=of.get)}, least in {min(of, key=of.get)}"
+    told = "; ".join(f"{what}, {name}: most in {max(of, key=of.__getitem__)}, least in {min(of, key=of.__getitem__)}"
                      for what, named in panels.items() for name, of in named.items())
     layers = list(next(iter(next(iter(panels.values())).values())))
     figure, axes = new_figure(f"Bars by layer. {told}.", width=1.4 + 3.6 * len(panels), height=0.9 + 0.42 * len(layers),

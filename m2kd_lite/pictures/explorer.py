@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from m2kd_lite.plots import STYLES, new_figure
+from m2kd_lite.pictures.plots import STYLES, new_figure
 
 WIDTH, CURVES = 7.6, 3.25       # inches: the figure's width, the height of the curves
 ROOM, GAP = 3, 0.12             # matrices for which there is room at least; what is between two, in sides of one
@@ -27,18 +27,22 @@ class Curve:
     classes : classes seen after each step.
     top1 : (runs, steps) per cent. More than one run is drawn as mean and standard deviation.
     paper : (classes seen, per cent) that the paper reports; empty if it reports none.
+    before : (runs, steps) per cent of runs that were measured before; drawn behind, from the lowest to the highest.
     """
 
     place: int
     classes: Sequence[int]
     top1: np.ndarray
     paper: Sequence[tuple[int, float]] = ()
+    before: Sequence[Sequence[float]] = ()
 
     @classmethod
-    def of_runs(cls, place: int, runs: Sequence[Sequence[Mapping]], paper: Sequence[tuple[int, float]] = ()) -> Curve:
+    def of_runs(cls, place: int, runs: Sequence[Sequence[Mapping]], paper: Sequence[tuple[int, float]] = (),
+                before: Sequence[Sequence[Mapping]] = ()) -> Curve:
         """From runs, each a list of its steps with `classes_seen` and `top1`: rows of a bank, or `steps` of metrics.json."""
         classes = [step["classes_seen"] for step in runs[0]] if runs else []
-        return cls(place, classes, np.array([[step["top1"] for step in run] for run in runs]), paper)
+        return cls(place, classes, np.array([[step["top1"] for step in run] for run in runs]), paper,
+                   [[step["top1"] for step in run] for run in before])
 
 
 def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], class_batch: int, title: str) -> Figure:
@@ -79,8 +83,10 @@ def explored(curves: Mapping[str, Curve], confusions: Mapping[str, np.ndarray], 
 
 def draw_curve(axis, name: str, curve: Curve) -> None:
     """Ours as a line, with its spread where there is more than one run; the paper's as hollow marks."""
-    style = STYLES[curve.place]
+    style = STYLES[curve.place % len(STYLES)]
     colour, mark = style["color"], style["marker"]
+    if len(curve.before):
+        axis.fill_between(curve.classes, np.min(curve.before, 0), np.max(curve.before, 0), color=colour, alpha=0.22, lw=0)
     if len(curve.top1):
         mean, spread = curve.top1.mean(0), curve.top1.std(0, ddof=min(1, len(curve.top1) - 1))
         axis.plot(curve.classes, mean, **style, markersize=5, lw=2, label=name)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.plots import COLOURS, DASHES, MARKS, new_figure
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.pictures.plots import COLOURS, DASHES, MARKS, new_figure
 
 BRANCH = "stage2"           # the auxiliary head takes the maps of this part of the backbone
 
@@ -54,6 +54,7 @@ def two_heads(net: IncrementalNet, images: Tensor, title: str) -> Figure:
     images : (N, C, H, W) uint8; the shapes are measured by running the net on them.
     """
     shapes = map_shapes(net, images)
+    assert net.auxiliary is not None
     classes, middle, final = net.main.out_features, net.auxiliary.in_features, net.main.in_features
     told = ", ".join(f"{_spaced(name)} {_product(shape)}" for name, shape in shapes.items())
     figure, axis = new_figure(

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from m2kd_lite.plots import COLOURS, DASHES, HATCHES, MARKS, new_figure, pixels
-from m2kd_lite.targets import TeacherPlan
+from m2kd_lite.method.targets import TeacherPlan
+from m2kd_lite.pictures.plots import COLOURS, DASHES, HATCHES, MARKS, new_figure, pixels
 
 LABELS = "labels"
 

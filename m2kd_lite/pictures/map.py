@@ -7,7 +7,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from m2kd_lite.plots import COLOURS, new_figure
+from m2kd_lite.pictures.plots import COLOURS, new_figure
 
 # (place across, place down, what happens, who builds it, colour or None where nothing has to be chosen)
 PARTS = (

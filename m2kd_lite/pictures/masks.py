@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from m2kd_lite.masks import active, free
-from m2kd_lite.plots import COLOURS, COMPONENTS, HATCHES, MARKS, new_figure
+from m2kd_lite.method.masks import active, free
+from m2kd_lite.pictures.plots import COLOURS, COMPONENTS, HATCHES, MARKS, new_figure
 
 FREE = "#BBBBBB"
 FADED = 0.22                # how much of its colour an inactive weight keeps
@@ -84,12 +84,16 @@ def owners_by_model(mask: Tensor, steps: Sequence[int], title: str) -> Figure:
         axis.set_axis_off()
     axes[len(steps)].legend(handles=[Patch(facecolor=_colour(owner), edgecolor="black", label=f"step {owner} owns it")
                                      for owner in named]
-                            + [Patch(facecolor=[1 - FADED * (1 - level) for level in to_rgb(_colour(named[-1]))],
-                                     edgecolor="black", label="faded: not in this model"),
+                            + [Patch(facecolor=_faded(named[-1]), edgecolor="black", label="faded: not in this model"),
                                Patch(facecolor="white", edgecolor="black", label="free")],
                             loc="center left", frameon=False, fontsize=11)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
+
+
+def _faded(owner: int) -> tuple[float, float, float]:
+    red, green, blue = (1 - FADED * (1 - level) for level in to_rgb(_colour(owner)))
+    return red, green, blue
 
 
 def capacity(shares: Sequence[float], ratio: float, title: str) -> Figure:

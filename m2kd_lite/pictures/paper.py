@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from m2kd_lite.pictures_explorer import Curve, draw_curve
-from m2kd_lite.plots import COLOURS, MARKS, new_figure
+from m2kd_lite.pictures.explorer import Curve, draw_curve
+from m2kd_lite.pictures.plots import COLOURS, MARKS, new_figure
 
 
 def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]], title: str) -> Figure:
@@ -30,7 +31,7 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
     highest = [value for curves, _ in panels.values() for curve in curves.values()
                for value in (*curve.top1.flat, *(top1 for _, top1 in curve.paper))]
     top = min(100, 10 * int(max(highest, default=100) // 10 + 1))       # one scale for all panels
-    legend = {}
+    legend: dict[str, Any] = {}
     for axis, (name, (curves, lacking)) in zip(axes, panels.items(), strict=True):
         for method, curve in curves.items():
             draw_curve(axis, method, curve)
@@ -54,6 +55,8 @@ def _panels_in_words(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[st
     told = []
     for name, (curves, lacking) in panels.items():
         said = [f"{method} ends at {curve.top1.mean(0)[-1]:.1f} %" for method, curve in curves.items() if len(curve.top1)]
+        said += [f"{len(curve.before)} runs of {method} measured before end at {np.min(curve.before, 0)[-1]:.1f} to "
+                 f"{np.max(curve.before, 0)[-1]:.1f} %" for method, curve in curves.items() if len(curve.before)]
         said += [f"the paper's {method} ends at {curve.paper[-1][1]:.1f} %" for method, curve in curves.items() if len(curve.paper)]
         said += [f"not run: {', '.join(lacking)}"] if lacking else []
         told.append(f"{name}: {'; '.join(said)}.")

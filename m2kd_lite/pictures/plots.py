@@ -44,7 +44,7 @@ def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int =
     if len(alt.split()) < 4:
         raise ValueError("a figure needs an alternative text that says what it shows")
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.alt_text = alt
+    figure.alt_text = alt           # type: ignore[attr-defined]     # ours, on matplotlib's
     axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -71,24 +71,24 @@ def accuracy_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     return figure
 
 
-def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], class_batch: int, title: str) -> Figure:
+def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], steps: int | Sequence[int], title: str) -> Figure:
     """Confusion matrices side by side, as in the paper's Figure 1: rows true classes, columns predictions.
 
     Parameters
     ----------
     confusions : name to (classes, classes) counts, in class order.
-    class_batch : draws a line between incremental steps.
+    steps : draws a line between incremental steps; classes of each, or the classes seen after each.
     """
-    shares = {name: _recent_share(np.asarray(counts), class_batch) for name, counts in confusions.items()}
+    shares = {name: _recent_share(np.asarray(counts), steps) for name, counts in confusions.items()}
     told = "; ".join(f"{name} puts {share:.0f} % of old images into the last step's classes" for name, share in shares.items())
     count = len(confusions)
     figure, axes = new_figure(f"Confusion matrices in class order, true classes down, predicted classes across: {told}.",
                               width=0.6 + 3.6 * count, height=4.3, columns=count)
     for axis, (name, counts) in zip(axes if count > 1 else [axes], confusions.items(), strict=True):
-        counts = np.asarray(counts, dtype=float)
-        share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+        table = np.asarray(counts, dtype=float)
+        share = 100 * table / table.sum(1, keepdims=True).clip(1)
         # The root brings out the few: most cells hold under ten per cent of a row.
-        edges = list(range(0, len(counts), class_batch))
+        edges = step_edges(len(counts), steps)
         ticks = edges[::-(-len(edges) // 10)]          # more than ten would run into each other
         sns.heatmap(np.sqrt(share), ax=axis, cmap="viridis", vmin=0, vmax=10, square=True, cbar=False, rasterized=True)
         for edge in edges[1:]:
@@ -169,10 +169,15 @@ def pixels(image: Tensor) -> np.ndarray:
     return image[0].cpu().numpy() if len(image) == 1 else image.permute(1, 2, 0).cpu().numpy()
 
 
+def alt_text(figure: Figure) -> str:
+    """What a figure of ours shows, in words."""
+    return figure.alt_text          # type: ignore[attr-defined]
+
+
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure as PNG, its alternative text in the file's description."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Description": figure.alt_text})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Description": alt_text(figure)})
     return buffer.getvalue()
 
 
@@ -180,11 +185,16 @@ def html_image(figure: Figure) -> str:
     """The figure as a self-contained HTML image with its alternative text."""
     from html import escape
     data = base64.b64encode(png(figure)).decode()
-    return f'<img style="max-width: 100%" alt="{escape(figure.alt_text, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<img style="max-width: 100%" alt="{escape(alt_text(figure), quote=True)}" src="data:image/png;base64,{data}">'
 
 
-def _recent_share(counts: np.ndarray, class_batch: int) -> float:
+def step_edges(classes: int, steps: int | Sequence[int]) -> list[int]:
+    """The first class of each step, from the classes of each step, or from the classes seen after each."""
+    return list(range(0, classes, steps)) if isinstance(steps, int) else [0, *(seen for seen in steps if seen < classes)]
+
+
+def _recent_share(counts: np.ndarray, steps: int | Sequence[int]) -> float:
     """Of the images of earlier steps' classes, the percentage that is taken for the last step's."""
-    first = ((len(counts) - 1) // class_batch) * class_batch
+    first = step_edges(len(counts), steps)[-1]
     old = counts[:first]
     return 100 * old[:, first:].sum() / max(1, old.sum())

@@ -11,8 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from m2kd_lite.masks import active
-from m2kd_lite.plots import COLOURS, HATCHES, new_figure, pixels
+from m2kd_lite.method.masks import active
+from m2kd_lite.pictures.plots import COLOURS, HATCHES, new_figure, pixels
 
 FADED = 0.2             # how much of its colour a weight keeps that the model does not use
 SHOWN = 8               # classes whose logits are drawn
@@ -40,7 +40,7 @@ def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int
     _grid(grid, masks[layer].reshape(len(masks[layer]), -1), step, steps)
     grid.set_title(f"{layer}: {shares[layer]:.0f} % active", loc="left", fontsize=11)
     _shares(bars, masks, step, steps)
-    if logits:
+    if logits and image is not None:
         (name, (rebuilt, live)), = logits.items()
         picture, points = parts[1].subplots(1, 2, width_ratios=(1, 4))
         picture.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.plots import new_figure, pixels
+from m2kd_lite.pictures.plots import new_figure, pixels
 
 GAP, ROW, MARGIN = 0.12, 1.12, 2.1      # between two images; from row to row; for the step's name: in columns
 

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from m2kd_lite.plots import COLOURS, DASHES, MARKS, new_figure
+from m2kd_lite.pictures.plots import COLOURS, DASHES, MARKS, new_figure
 
-PHASES = ("train", "finetune")         # of a step, in their order
+PHASES = ("train", "finetune")         # of the classifier in a step, in their order
 NAMED = 10              # steps whose own classes are drawn, and which are named; more would not be readable
 GREY = "0.6"
 
@@ -49,6 +49,7 @@ def training_curves(epochs: Sequence[Mapping[str, Any]], steps: Sequence[Mapping
 
 def _draw_losses(axis, epochs: Sequence[Mapping[str, Any]]) -> None:
     lengths = _lengths(epochs)
+    label: str | None
     for i, (phase, label) in enumerate(zip(PHASES, ("loss", "loss after the prune"), strict=True)):
         begin = lengths.get("train", 0) * (phase == "finetune")
         for step in sorted({event["step"] for event in epochs if event["phase"] == phase}):

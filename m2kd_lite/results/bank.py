@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from m2kd_lite import storage
 from m2kd_lite.config import RunConfig
-from m2kd_lite.errors import BadInput
-from m2kd_lite.methods import METHODS, unused_settings
+from m2kd_lite.errors import BadInput, CannotWrite, printable
+from m2kd_lite.files import storage
+from m2kd_lite.method.table import METHODS, unused_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,10 @@ MEASURED = ("step", "classes_seen", "top1", "top5", "accuracy_by_step", "average
 CONFUSION = "confusion"         # of the last step
 # What banks that were filled earlier lack, and what it is then taken for.
 OPTIONAL = {"bytes_exemplars": 0, "top1_network": "", CONFUSION: ""}
+MIXED = "mixed"                 # in place of a device, or another of these, where a run has had several
 PROVENANCE = ("device", "threads", "revision", "data_sha256")
+MOST_CLASSES = 10_000           # of a confusion matrix, which is as large as their square
+_FORMULA = tuple("=+-@\t\r")    # what a spreadsheet takes for the start of one
 COLUMNS = ("variant", *SETTINGS, *MEASURED, *PROVENANCE, *OPTIONAL)
 
 
@@ -38,7 +41,7 @@ def key(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What a run is known by, from one of its rows: the settings that its method looks at, and the images of a folder."""
     unused = unused_settings(METHODS[row["method"]])
     images = row["data_sha256"] if row["dataset"] == "imagefolder" else ""
-    return (row["variant"], images, *(str(_plain(row[name])) for name in SETTINGS if name not in unused))
+    return (row["variant"], images, *(str(plain(row[name])) for name in SETTINGS if name not in unused))
 
 
 def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
@@ -47,7 +50,7 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
     Parameters
     ----------
     metrics : what `metrics.json` holds.
-    variant : where the run is not the plain row of `methods.py` that `method` names: in which way.
+    variant : where the run is not the plain row of `method/table.py` that `method` names: in which way.
 
     Returns
     -------
@@ -56,8 +59,8 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
     `bytes_exemplars` those of them that are images; `top1_network` is the network's own argmax, where another decision
     made `top1`; `confusion` is a text on the last step's row, which `confusion_matrix` reads, and empty on the others.
     """
-    environment = metrics["environment"]
-    of_run = {"variant": variant, **{name: metrics["config"][name] for name in SETTINGS},
+    environment, config = provenance(metrics), RunConfig.make(metrics["config"]).model_dump(mode="json")
+    of_run = {"variant": variant, **{name: config[name] for name in SETTINGS},
               "precision": environment["precision"],
               "average_incremental_accuracy": round(metrics["average_incremental_accuracy"], 3),
               "forgetting": round(metrics["forgetting"], 3),
@@ -72,10 +75,18 @@ def rows(metrics: Mapping[str, Any], variant: str = "") -> list[dict[str, Any]]:
             for step, carried in zip(metrics["steps"], metrics["bytes"]["per_step"], strict=True)]
 
 
+def provenance(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Precision, device, threads and revision of a finished run: each "mixed" where it was computed with more than one."""
+    environments = metrics.get("environments") or [metrics["environment"]]
+    found = {name: list(dict.fromkeys(environment[name] for environment in environments))
+             for name in ("precision", "device", "threads", "revision")}
+    return {name: values[0] if len(values) == 1 else MIXED for name, values in found.items()}
+
+
 def save(table: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write rows as CSV, whole or not at all; `accuracy_by_step` as numbers with blanks between."""
     import pandas as pd
-    written = [row | {name: _plain(row[name]) for name in SETTINGS}
+    written = [{name: _cell(value) for name, value in row.items()} | {name: _cell(plain(row[name])) for name in SETTINGS}
                | {"accuracy_by_step": " ".join(f"{accuracy:.3f}" for accuracy in row["accuracy_by_step"])} for row in table]
     storage.write_bytes(Path(path), pd.DataFrame(written, columns=list(COLUMNS)).to_csv(index=False).encode())
 
@@ -85,13 +96,27 @@ def load(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    BadInput : there is no such file, or a column is missing.
+    BadInput : there is no such file, a column is missing, or a cell is not what its column holds.
     """
-    import pandas as pd
     try:
-        table = pd.read_csv(path, keep_default_na=False)
+        return _load(Path(path))
     except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such results bank") from None
+        raise BadInput(f"{path}: no such results bank") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read: {error.strerror or error}") from None
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:         # pandas' own are ValueErrors
+        raise BadInput(f"{path}: not a results bank: {' '.join(str(error).split())[:200]}") from None
+
+
+def _load(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    with open(path, encoding="utf-8") as file:
+        columns = file.readline().count(",") + 1
+    if columns > 2 * len(COLUMNS):          # pandas makes a cell of each in every row, however short the rows are
+        raise BadInput(f"{path}: not a results bank; it has {columns} columns")
+    table = pd.read_csv(path, keep_default_na=False)
+    for name in table.columns:
+        table[name] = [_uncell(value) for value in table[name]]
     for name, lacking in OPTIONAL.items():
         if name not in table:
             table[name] = lacking
@@ -101,6 +126,9 @@ def load(path: Path) -> pd.DataFrame:
     table["top1_network"] = [value if value == "" else float(value) for value in table["top1_network"]]
     table["accuracy_by_step"] = [[float(part) for part in str(text).split()] for text in table["accuracy_by_step"]]
     return _with_all_settings(table)
+
+
+load_bank = load            # as the package offers it
 
 
 def load_all(*paths: Path) -> pd.DataFrame:
@@ -130,8 +158,8 @@ def load_paper(path: Path) -> pd.DataFrame:
     import pandas as pd
     try:
         return pd.read_csv(path)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: the paper's numbers are not there; run this from a clone of the project") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: the paper's numbers are missing ({type(error).__name__}); reinstall the package") from None
 
 
 def add(new: Sequence[Mapping[str, Any]], path: Path, mix_profiles: bool = False) -> None:
@@ -140,10 +168,16 @@ def add(new: Sequence[Mapping[str, Any]], path: Path, mix_profiles: bool = False
     Raises
     ------
     BadInput : the file is no bank; or it would hold runs of more than one profile, and nobody said that it may.
+    CannotWrite : nothing can be written there; or a lock is there that belongs to somebody else.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):       # two notebooks may finish a run at once
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise CannotWrite(f"{lock.lock_file}: cannot write: {error.strerror or error}") from None
+    try:                    # two notebooks may finish a run at once
         old = load(path).to_dict("records") if path.exists() else []
         replaced = {key(row) for row in new}
         rows = [*(row for row in old if key(row) not in replaced), *new]
@@ -152,6 +186,8 @@ def add(new: Sequence[Mapping[str, Any]], path: Path, mix_profiles: bool = False
             raise BadInput(f"{path}: would hold runs of profiles {' and '.join(profiles)}, which do not compare; "
                            "use another folder for each, or --mix-profiles")
         save(rows, path)
+    finally:
+        lock.release()
 
 
 def confusion_matrix(text: str) -> np.ndarray:
@@ -159,14 +195,18 @@ def confusion_matrix(text: str) -> np.ndarray:
 
     Raises
     ------
-    ValueError : not such a text.
+    ValueError : not such a text, or of more classes than a matrix can be made of.
     """
     lines = text.split(";")
+    if len(lines) > MOST_CLASSES:
+        raise ValueError(f"a confusion matrix of {len(lines)} classes; at most {MOST_CLASSES} are read")
     counts = np.zeros((len(lines), len(lines)), dtype=np.int64)
     for true, line in enumerate(lines):
         for entry in line.split():
-            predicted, count = entry.split(":")
-            counts[true, int(predicted)] = int(count)
+            predicted, count = map(int, entry.split(":"))
+            if not (0 <= predicted < len(lines) and 0 <= count < 2**63):
+                raise ValueError(f"{entry}: no count of one of {len(lines)} classes")
+            counts[true, predicted] = count
     return counts
 
 
@@ -175,22 +215,40 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def _with_all_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Settings that a bank does not name, as the profile has them."""
-    lacking = [name for name in SETTINGS if name not in table]
-    if lacking:
-        runs = list(table[list(ALWAYS)].astype(str).itertuples(index=False, name=None))
-        made = {run: RunConfig.make(dict(zip(ALWAYS, run, strict=True))) for run in set(runs)}
-        for name in lacking:
-            table[name] = [_plain(getattr(made[run], name)) for run in runs]
-    return table
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A setting as a cell of a table."""
     if value is None:
         return ""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _with_all_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Settings that a bank does not name, as the profile has them."""
+    named, lacking = ([name for name in SETTINGS if (name in table) == there] for there in (True, False))
+    if lacking:
+        runs = list(table[named].replace({"precision": {MIXED: "auto"}}).astype(str).itertuples(index=False, name=None))
+        made = {run: _setting(dict(zip(named, run, strict=True))) for run in set(runs)}
+        for name in lacking:
+            table[name] = [plain(getattr(made[run], name)) for run in runs]
+    return table
+
+
+def _setting(row: Mapping[str, str]) -> RunConfig:
+    """The run that a row without some settings is of. Outputs began at one half before their start was a setting."""
+    images = {"data_root": "elsewhere"} if row["dataset"] == "imagefolder" else {}
+    return RunConfig.make({"prior": 0.5} | images | {name: text or None for name, text in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    """A text as a cell that no spreadsheet takes for a formula, and no terminal for a command; numbers as they are."""
+    if not isinstance(value, str):
+        return value
+    value = printable(value, lines=False)
+    return f"'{value}" if value.startswith(_FORMULA) else value
+
+
+def _uncell(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and value.startswith("'") and value[1:].startswith(_FORMULA) else value
 
 
 def _sparse(counts: Sequence[Sequence[int]]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -22,9 +22,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from m2kd_lite import notebook, storage
-from m2kd_lite.config import RunConfig
+import m2kd_lite
+from m2kd_lite.config import PLUG_INS, RunConfig
+from m2kd_lite.course import notebook
 from m2kd_lite.errors import M2KDError, NotebookFailed
+from m2kd_lite.files import places
 
 NOTEBOOK, RUN, STOP = "full_run.ipynb", "run", "stop"
 WAIT_SECONDS = 1.0          # between looks at a lock that somebody else holds
@@ -57,7 +59,13 @@ def prepare_worker(started, threads: int, gpus: int) -> None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number % gpus]
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    assert parent is not None
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def is_finished(folder: Path) -> bool:
@@ -106,8 +114,7 @@ def _run(config: RunConfig, folder: Path, code: str) -> tuple[str, str]:
         if stop.exists():               # it came before the run had a folder to be asked in
             raise _StopAsked
         if code_sha256() != code:
-            raise M2KDError("the code here is not that of the sweep; if it was changed meanwhile, call the sweep again")
-        _drop_another_run(run, config)
+            raise M2KDError("the code has changed since the sweep began; run the sweep again")
         try:
             notebook.execute(config, run, folder / NOTEBOOK)
         except NotebookFailed as error:
@@ -135,23 +142,17 @@ def _held(path: Path, stop: Path) -> Iterator[None]:
         lock.release()
 
 
-def _drop_another_run(run: Path, config: RunConfig) -> None:
-    """An unfinished run that was begun with the images in another folder cannot go on: its settings name that folder."""
-    if (run / "config.json").exists():
-        begun = storage.load_json(run / "config.json")["config"]
-        if begun != config.model_dump(mode="json"):
-            shutil.rmtree(run)
-            run.mkdir()
-
-
-def code_sha256(package: Path = Path(__file__).parent) -> str:
-    """SHA-256 of the package's source files and of the full-run notebook's cells, without their outputs.
+def code_sha256(package: Path = Path(m2kd_lite.__file__).parent) -> str:
+    """SHA-256 of the package's source files, of plug-ins', and of the full-run notebook's cells, without their outputs.
 
     Not the git revision: a change that is not committed yet makes other cells too.
     """
     digest = hashlib.sha256()
     for path in sorted(path for path in package.rglob("*.py") if not path.name.startswith(".")):     # an editor's locks
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    for cell in json.loads(notebook.full_run().read_text(encoding="utf-8"))["cells"]:
+    for name, entry in sorted(PLUG_INS.items()):            # methods of other packages are code of ours too
+        spec = importlib.util.find_spec(entry.module)
+        digest.update(f"{name}\0{entry.value}\0".encode() + (Path(spec.origin).read_bytes() if spec and spec.origin else b"") + b"\0")
+    for cell in json.loads(places.find(places.FULL_RUN).read_text(encoding="utf-8"))["cells"]:
         digest.update(f"{cell['cell_type']}\0{''.join(cell['source'])}\0".encode())
     return digest.hexdigest()

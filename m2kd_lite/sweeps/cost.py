@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from m2kd_lite import losses
 from m2kd_lite.config import RunConfig
-from m2kd_lite.device import prepare_device
-from m2kd_lite.loop import TrainingData, Update
-from m2kd_lite.methods import METHODS
-from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.progress import in_words
-from m2kd_lite.sweep_spec import Cell, Plan
+from m2kd_lite.method import losses
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.sweeps.spec import Cell, Plan
+from m2kd_lite.training.device import prepare_device
+from m2kd_lite.training.loop import TrainingData, Update
+from m2kd_lite.training.progress import in_words
 
 MEASURED_SECONDS = 0.3
 MEASURED_BATCH = 32         # at most: a batch of large images would take as long as the rest of the preparation
@@ -89,7 +89,7 @@ def disk_bytes(cell: Cell) -> int:
     net = IncrementalNet(cell.config.backbone, cell.image_shape[0], method.auxiliary, 0)
     weights = sum(weight.numel() for weight in net.parameters()) * _BYTES
     shared = sum(weight.numel() for weight in net.convolutions().values()) * _BYTES if method.prunes else 0
-    heads = net.backbone.final_width * cell.config.class_batch * cell.steps * _BYTES
+    heads = net.backbone.final_width * max(cell.config.class_batch, cell.config.first_class_batch or 0) * cell.steps * _BYTES
     return NOTEBOOK_BYTES + cell.steps * (weights - shared + heads) + 5 * shared // _BYTES
 
 

@@ -6,30 +6,27 @@ and lies in a folder of that name: so what was finished is found again, and what
 """
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from m2kd_lite import data, exemplars, masks
+from m2kd_lite import data
 from m2kd_lite.config import RunConfig, allowed
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput, LayerExhausted
 from m2kd_lite.events import OnEvent, ignore
-from m2kd_lite.methods import METHODS, unused_settings
-from m2kd_lite.nets import convolution_sizes
-from m2kd_lite.sweep_cell import code_sha256
+from m2kd_lite.method.table import METHODS, check_possible, unused_settings
+from m2kd_lite.sweeps.cell import code_sha256
+from m2kd_lite.sweeps.specfile import MOST_CELLS, Settings, named_in, read
 
-SECTIONS = ("base", "grid", "exclude", "include")
-Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,13 @@ def runs(path: Path) -> tuple[RunConfig, ...]:
 
 def _asked(path: Path, on_event: OnEvent) -> tuple[dict[RunConfig, str], list[str], int]:
     """The runs with their labels, what is wrong with the cells that are none, and how many cells the file has."""
-    spec = _read(path)
-    asked, named = [*_grid_cells(spec, on_event), *_included_cells(spec)], _named(spec)
-    impossible, configs = [], {}
+    spec = read(path)
+    count = sum(math.prod(map(len, grid.values())) for grid in spec["grid"]) + len(spec["include"])
+    if count > MOST_CELLS:
+        raise BadInput(f"{path}: asks for {count} cells; at most {MOST_CELLS} are allowed")
+    asked, named = [*_grid_cells(spec, on_event), *_included_cells(spec)], named_in(spec)
+    impossible: list[str] = []
+    configs: dict[RunConfig, str] = {}
     for settings in asked:
         try:
             config = _without_what_makes_no_difference(_absolute(RunConfig.make(settings)))
@@ -115,60 +116,6 @@ def _refuse(path: Path, impossible: Sequence[str], asked: int) -> None:
     if impossible:
         raise BadInput("\n  ".join([f"{path}: {len(impossible)} of {asked} cells cannot be run, and nothing was started; "
                                     "exclude can leave them out:", *impossible]))
-
-
-# ---- the file -------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only; and of a key written twice, which YAML's own loader silently takes the last of, an error."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]} is written twice in one place, line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The sections of a file, each of the form that the rest relies on; no value is checked yet."""
-    try:
-        spec = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(spec, dict) or not spec.keys() <= set(SECTIONS):
-        odd = sorted(set(map(str, spec)) - set(SECTIONS))[0] if isinstance(spec, dict) else "this"
-        raise BadInput(f"{path}: {odd}: no such section; give {', '.join(SECTIONS)}")
-    spec = {section: spec.get(section) or ([] if section in ("exclude", "include") else {}) for section in SECTIONS}
-    if isinstance(spec["grid"], dict):
-        spec["grid"] = [spec["grid"]] if spec["grid"] else []
-    for section in ("grid", "exclude", "include"):
-        if not isinstance(spec[section], list):
-            raise BadInput(f"{path}: {section}: not allowed; give a list, each entry settings as key: value")
-    for section, settings in _mappings(spec):
-        if not isinstance(settings, dict) or section != "base" and not settings:
-            raise BadInput(f"{path}: {section}: {settings}: not allowed; give settings as key: value")
-        RunConfig.check_names(settings)
-        for name, values in settings.items() if section == "grid" else ():
-            if not isinstance(values, list) or not values:
-                raise BadInput(f"{path}: grid: {name}: {values}: not allowed; give a list of values, as [1, 2]")
-    return spec
-
-
-def _mappings(spec: Mapping[str, Any]) -> Iterator[tuple[str, Settings]]:
-    yield "base", spec["base"]
-    for section in ("grid", "exclude", "include"):
-        for settings in spec[section]:
-            yield section, settings
-
-
-def _named(spec: Mapping[str, Any]) -> list[str]:
-    """The settings in which the cells of a file may differ by its author's will."""
-    return [name for name in RunConfig.model_fields
-            if any(name in settings for section, settings in _mappings(spec) if section in ("grid", "include"))]
 
 
 # ---- cells ----------------------------------------------------------------------------------------------------------
@@ -202,7 +149,8 @@ def _typed(settings: Settings, strict: bool = True) -> Settings:
     for name, value in settings.items():
         try:
             value = value.split(",") if name == "milestones" and isinstance(value, str) else value
-            typed[name] = TypeAdapter(RunConfig.model_fields[name].annotation).validate_python(value)
+            kind: Any = RunConfig.model_fields[name].annotation
+            typed[name] = TypeAdapter(kind).validate_python(value)
         except ValidationError:
             if strict:
                 raise BadInput(f"exclude: {name}: {value}: not allowed; give {allowed(name)}") from None
@@ -222,7 +170,7 @@ def _without_what_makes_no_difference(config: RunConfig) -> RunConfig:
     return RunConfig.make(given) if idle else config
 
 
-def _by_data(configs: Mapping[RunConfig, None]) -> dict[tuple[str, str | None], list[RunConfig]]:
+def _by_data(configs: Iterable[RunConfig]) -> dict[tuple[str, str | None], list[RunConfig]]:
     groups: dict[tuple[str, str | None], list[RunConfig]] = {}
     for config in configs:
         groups.setdefault((config.dataset, config.data_root), []).append(config)
@@ -231,14 +179,11 @@ def _by_data(configs: Mapping[RunConfig, None]) -> dict[tuple[str, str | None], 
 
 def _cell(config: RunConfig, label: str, images: ImageSet, code: str) -> Cell:
     """Raises BadInput or LayerExhausted where this run cannot be."""
-    stream = ClassStream.of(images, config.class_order, config.class_batch, config.seed)
-    method, steps = METHODS[config.method], len(stream)
-    shape = tuple(images.train_images.shape[1:])
-    if method.keeps_exemplars:
-        exemplars.check_budget(config.exemplars, len(images.class_names))
-    if method.prunes:
-        masks.check_lasting(_sizes(config.backbone, shape[0]), steps, config.pruning_ratio)
+    stream = ClassStream.of(images, config.class_order, config.class_batch, config.seed, config.first_class_batch)
+    method, steps = METHODS[config.method], stream.last_step(config.steps)
+    channels, height, width = images.train_images.shape[1:]
     classes = len(images.class_names)
+    check_possible(method, config, images.train_images.shape, classes, steps)
     a_class = min(config.train_per_class or len(images.train_images), len(images.train_images) // classes)
     a_test = min(config.test_per_class or len(images.test_images), len(images.test_images) // classes)
     passes = 0.0
@@ -247,13 +192,14 @@ def _cell(config: RunConfig, label: str, images: ImageSet, code: str) -> Cell:
         trained = a_class * (columns[-1].stop if method.memory == "all images" else len(columns[-1]))
         if step > 1:
             trained += min(config.exemplars, a_class * columns[-1].start)
+        if method.paints:       # its update takes about as long; drawn images of old classes are trained on besides
+            passes += config.generator_epochs * trained
+            trained += a_class * columns[-1].start
         epochs = config.epochs + (config.finetune_epochs if method.prunes else 0)
-        looked_at = 2 * trained * len(method.teachers(columns)) + a_test * columns[-1].stop
+        views = epochs if config.augment == "crop" else 2           # of each image, that every teacher is asked about
+        looked_at = views * trained * len(method.teachers(columns)) + a_test * columns[-1].stop
         passes += trained * epochs + looked_at / 3          # forward alone is a third of forward and backward
-    return Cell(cell_key(config, images.sha256, code), label, config, steps, shape, passes)
-
-
-_sizes = functools.cache(convolution_sizes)
+    return Cell(cell_key(config, images.sha256, code), label, config, steps, (channels, height, width), passes)
 
 
 def _label(settings: Mapping[str, Any], names) -> str:

@@ -25,11 +25,12 @@ import joblib
 import torch
 from filelock import FileLock, Timeout
 
-from m2kd_lite import storage, sweep_cost
-from m2kd_lite.errors import BadInput, Interrupted, M2KDError
+from m2kd_lite.errors import TIME_LIMIT, BadInput, Interrupted, M2KDError
 from m2kd_lite.events import OnEvent, ignore
-from m2kd_lite.sweep_cell import RUN, STOP, Outcome, is_finished, prepare_worker, run_cell
-from m2kd_lite.sweep_spec import Cell, Plan
+from m2kd_lite.files import storage
+from m2kd_lite.sweeps import cost
+from m2kd_lite.sweeps.cell import RUN, STOP, Outcome, is_finished, prepare_worker, run_cell
+from m2kd_lite.sweeps.spec import Cell, Plan
 
 RETRIES = 2                 # of a cell, and of an executor with no cell finished in between
 POLL_SECONDS = 0.2          # how soon a Ctrl-C is heard
@@ -74,16 +75,16 @@ def threads_for(workers: int) -> int:
 def cluster(address: str, needs_gpu: bool = False) -> OpenExecutor:
     """Opens the workers of a dask.distributed scheduler; with `needs_gpu`, those started with --resources "GPU=1".
 
-    Raises (when opened)
+    Raises
     ------
-    BadInput : distributed is not installed, or no scheduler answers.
+    BadInput : when opened: distributed is not installed, or no scheduler answers.
     """
     @contextlib.contextmanager
     def opened() -> Iterator[Executor]:
         try:
             from distributed import Client
         except ImportError:
-            raise BadInput("--scheduler: needs dask's distributed; install it with: pip install '.[cluster]'") from None
+            raise BadInput("--scheduler: needs dask's distributed; install it with: python -m pip install distributed") from None
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)      # what is lost is said here, in our words
         try:
             client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -112,23 +113,23 @@ def place(plan: Plan, out: Path, workers: int | None = None, scheduler: str | No
     if scheduler:
         needs_gpu = any(cell.config.device.startswith("cuda") for cell in plan.cells)
         with contextlib.suppress(BadInput):
-            estimates = sweep_cost.seconds(plan.cells, threads=1)
+            estimates = cost.seconds(plan.cells, threads=1)
         found = Place(cluster(scheduler, needs_gpu), None, estimates)
     else:
         gpus = torch.cuda.device_count() if any(cell.config.device != "cpu" for cell in todo) else 0
         if workers is None:
             workers = max(1, min(gpus or joblib.cpu_count(), len(todo)))
         threads = threads_for(workers)
-        estimates = _measured_aside(plan, threads, gpus) if gpus else sweep_cost.seconds(plan.cells, threads)
+        estimates = _measured_aside(plan, threads, gpus) if gpus else cost.seconds(plan.cells, threads)
         found = Place(functools.partial(processes, workers, threads, gpus) if workers else in_process, max(1, workers), estimates)
-    on_event({"event": "notice", "text": sweep_cost.announce(plan, todo, estimates, found.workers)})
+    on_event({"event": "notice", "text": cost.announce(plan, todo, estimates, found.workers)})
     return found
 
 
 def _measured_aside(plan: Plan, threads: int, gpus: int) -> dict[str, float]:
     """The estimates, from a process that lets go of the GPU when it ends: some GPUs serve one process at a time."""
     with processes(1, threads, gpus) as pool:
-        return pool.submit(sweep_cost.seconds, plan.cells, threads).result()
+        return pool.submit(cost.seconds, plan.cells, threads).result()
 
 
 # ---- the sweep ------------------------------------------------------------------------------------------------------
@@ -165,12 +166,12 @@ def _claimed(out: Path, plan: Plan) -> Iterator[None]:
     try:
         if out.exists() and not (out / "sweep.json").is_file() and any(
                 item.name != ".lock" and not storage.is_leftover(item, ["sweep.json"]) for item in out.iterdir()):
-            raise BadInput(f"--out {out}: holds something that is no sweep; give a new folder")
+            raise BadInput(f"--out {out}: not the folder of a sweep; give a new folder")
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadInput(f"--out {out}: another sweep is at work there; wait for it, or give another folder") from None
+        raise BadInput(f"--out {out}: another sweep is running there; wait for it, or give another folder") from None
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be used ({error.strerror or error})") from None
     try:
@@ -211,10 +212,11 @@ class _Sweep:
                     raise M2KDError(f"the workers were lost ({error or type(error).__name__}); {self._how_far()}") from None
                 self.on_event({"event": "notice", "text": "the workers were lost; starting again with what is not finished"})
         if self.stopping is not None:
-            raise Interrupted(f"stopped; {self._how_far()}", self.stopping)
+            why = "the time limit is reached" if self.stopping == TIME_LIMIT else "stopped"
+            raise Interrupted(f"{why}; {self._how_far()}", self.stopping)
         if self.failures:
             listed = [f"\n{cell.label}: {self.out / cell.key}\n{text}" for cell, text in self.failures.items()]
-            raise M2KDError("\n".join([f"{len(self.failures)} of {sweep_cost.count(len(self.cells))} failed:", *listed]))
+            raise M2KDError("\n".join([f"{len(self.failures)} of {cost.count(len(self.cells))} failed:", *listed]))
 
     def _drain(self, executor: Executor) -> None:
         """Hand out all cells that wait, and take what comes back, until none is left.
@@ -269,7 +271,7 @@ class _Sweep:
 
     def _how_far(self) -> str:
         finished = sum(is_finished(self.out / cell.key) for cell in self.cells)
-        return f"finished: {finished} of {sweep_cost.count(len(self.cells))}; the same command goes on"
+        return f"finished: {finished} of {cost.count(len(self.cells))}; the same command goes on"
 
 
 def _outcome(future: Future) -> Outcome:

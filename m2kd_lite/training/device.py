@@ -4,8 +4,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import joblib
 import torch
@@ -14,7 +16,7 @@ import m2kd_lite
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
 from m2kd_lite.events import OnEvent, ignore
-from m2kd_lite.nets import MEMORY_FORMAT
+from m2kd_lite.method.nets import MEMORY_FORMAT
 
 
 def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> tuple[torch.device, str]:
@@ -44,12 +46,12 @@ def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> tuple[torch
         _prepare_gpu(precision)
         return device, precision
     if precision == "tf32":
-        raise BadInput(f"--precision tf32: not allowed with --device {config.device}; it is arithmetic of NVIDIA GPUs; "
+        raise BadInput(f"--precision tf32: not allowed with --device {config.device}; TF32 needs an NVIDIA GPU; "
                        "give auto, fp32 or bf16")
     if precision == "auto":
-        precision = "bf16" if has_bf16_units() else "fp32"
-    elif precision == "bf16" and not has_bf16_units():
-        on_event({"event": "notice", "text": "this processor has no matrix units for bf16; --precision fp32 would be faster"})
+        precision = "bf16" if bf16_here()[0] else "fp32"
+    elif precision == "bf16" and not bf16_here()[0]:
+        on_event({"event": "notice", "text": f"--precision bf16 may be slower than fp32 on this processor: {bf16_here()[1]}"})
     _prepare_cpu()
     return device, precision
 
@@ -60,7 +62,7 @@ def _prepare_gpu(precision: str) -> None:
     torch.backends.cudnn.benchmark = False
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")         # read when the first handle is made
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False         # a debugging aid that costs a kernel a tensor
+    torch.utils.deterministic.fill_uninitialized_memory = False        # type: ignore[attr-defined]    # a debugging aid that costs a kernel a tensor
 
 
 def _prepare_cpu() -> None:
@@ -72,13 +74,27 @@ def _prepare_cpu() -> None:
         torch.set_num_threads(allowed)
 
 
-def has_bf16_units() -> bool:
-    """Whether this processor has matrix units for bf16 (AMX): ResNet-32 trains 1.8 times as fast with them.
+def bf16_on(capabilities: Mapping[str, Any], vendor: str) -> tuple[bool, str]:
+    """Whether bf16 trains faster than fp32 on a processor, and what is known of it; docs/measured.md has the machines.
 
-    Its vector instructions alone (AVX-512 BF16) are slower than fp32: 0.8 times.
+    Parameters
+    ----------
+    capabilities : as `torch.cpu.get_capabilities` gives them.
+    vendor : as the processor names it, "GenuineIntel" or "AuthenticAMD".
     """
+    if capabilities.get("amx_bf16"):
+        return True, "it has matrix units for bf16"
+    if capabilities.get("avx512_bf16") and vendor == "AuthenticAMD":
+        return True, "its vector units compute bf16 at twice the rate of fp32"
+    if capabilities.get("avx512_bf16"):
+        return False, "it has no matrix units for bf16, and with vector units alone an Intel processor was 0.8 times as fast as with fp32"
+    return False, "it has no instructions for bf16, which is converted to fp32 and back"
+
+
+def bf16_here() -> tuple[bool, str]:
+    """The same of this machine."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("amx_bf16"))
+    return bf16_on(capabilities, processor_vendor())
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -120,10 +136,19 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def processor_vendor() -> str:
+    """"GenuineIntel", "AuthenticAMD", or whatever the system tells; empty if nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id"))
+    except (OSError, StopIteration):
+        return platform.processor().rpartition(", ")[2]         # Windows: "AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD"
+
+
 def source_revision() -> str:
     """The git commit of the package's source ("-dirty" if changed since), or the version of an installed one."""
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True,
+        return subprocess.run(["git", "-C", str(Path(m2kd_lite.__file__).parent), *arguments], capture_output=True, text=True,
                               check=True, timeout=10).stdout.strip()
     try:
         commit = git("rev-parse", "--short=12", "HEAD")

@@ -1,6 +1,6 @@
 """One update of the network, from a draw of images to the moved weights: what every experiment waits for.
 
-Gather, flip, forward, both losses, backward, mask, SGD. The draw, the learning rate and the sum of losses lie in fixed
+Gather, augment, forward, both losses, backward, mask, SGD. The draw, the learning rate and the sum of losses lie in fixed
 tensors, and nothing in between asks the device for a value: so a GPU records the update once, as one CUDA graph, and
 replays it. The CPU runs the same lines. Used by `train.py` and the benchmarks.
 """
@@ -11,18 +11,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from m2kd_lite.device import autocast
-from m2kd_lite.importance import Walk
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.data.shards import Images, Rows
+from m2kd_lite.method.importance import Walk
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.training.device import autocast
+from m2kd_lite.training.draws import PADDING
+from m2kd_lite.training.feed import Feed
 
 # (logits, auxiliary logits or None, main targets, auxiliary targets, labels) of a batch, to a scalar.
 Objective = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], Tensor]
+# (augmented images, labels) of a batch, to its main and auxiliary targets.
+Ask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a step trains on, all of it on the device.
+    """What a step trains on, all of it on the device, but for images that are more than it holds (`feed.py`).
 
     Attributes
     ----------
@@ -32,7 +38,7 @@ class TrainingData:
     auxiliary_targets : (2, N, old classes) float32.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     main_targets: Tensor
     auxiliary_targets: Tensor
@@ -52,16 +58,20 @@ class Update:
     momentum, weight_decay : of SGD.
     precision : see `device.autocast`.
     walk : what holds important weights, for a method with a penalty.
+    ask : gives the targets of a batch where images are cropped, too many to be asked about before.
     """
 
     def __init__(self, net: IncrementalNet, data: TrainingData, objective: Objective, *, batch_size: int,
                  frozen: Mapping[str, Tensor], momenta: Mapping[str, Tensor], loss_sum: Tensor, momentum: float,
-                 weight_decay: float, precision: str, walk: Walk | None = None):
+                 weight_decay: float, precision: str, walk: Walk | None = None, ask: Ask | None = None):
         self._net, self._data, self._objective, self._precision, self._walk = net, data, objective, precision, walk
+        self._ask = ask
         self._loss_sum = loss_sum
         self._device = data.images.device
         self._rows = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
         self._flips = torch.zeros_like(self._rows)
+        self._feed = Feed(data.images, batch_size) if isinstance(data.images, Rows) else None
+        self._shifts = torch.full((batch_size, 2), PADDING, device=self._device)
         self._rate = torch.zeros((), device=self._device)
         convolutions = net.convolutions()
         self._frozen = [(convolutions[name], is_frozen) for name, is_frozen in frozen.items()]
@@ -72,10 +82,21 @@ class Update:
             self._optimizer.state[parameter]["momentum_buffer"] = momenta[name]
         self._go = self._record() if self._device.type == "cuda" else self._update
 
-    def __call__(self, rows: Tensor, flips: Tensor) -> None:
-        """Learn from a batch. rows, flips: (batch size,) int64; flip 1 takes the mirror image."""
+    def __call__(self, rows: Tensor, flips: Tensor, shifts: Tensor | None = None, *, coming: Tensor | None = None) -> None:
+        """Learn from a batch.
+
+        Parameters
+        ----------
+        rows, flips : (batch size,) int64; flip 1 takes the mirror image.
+        shifts : (batch size, 2) int64, where each crop begins, down and across; only for an update with `ask`.
+        coming : the rows of the next call, if they are known: images on disk are read ahead.
+        """
+        if self._feed:
+            self._feed.fill(rows.cpu(), None if coming is None else coming.cpu())
         self._rows.copy_(rows)
         self._flips.copy_(flips)
+        if shifts is not None:
+            self._shifts.copy_(shifts)
         self._go()
         if self._walk:
             self._walk.tick()
@@ -85,8 +106,10 @@ class Update:
         self._rate.fill_(rate)
 
     def _update(self) -> None:
-        images = self._data.images[self._rows]
+        images = self._feed.batch if self._feed else self._data.images[self._rows]
         images = torch.where(self._flips[:, None, None, None].bool(), images.flip(3), images)
+        if self._ask:
+            images = crops(images, self._shifts)
         main_targets, auxiliary_targets = self._targets(images)
         with autocast(self._device, self._precision):
             logits, auxiliary_logits = self._net(images)
@@ -94,15 +117,20 @@ class Update:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for weight, is_frozen in self._frozen:
+            assert weight.grad is not None
             weight.grad.masked_fill_(is_frozen, 0.0)        # before the update, so that no momentum builds up
-        noted = self._walk.before_update() if self._walk else None
+        if self._walk:
+            noted = self._walk.before_update()
         self._optimizer.step()
         if self._walk:
             self._walk.after_update(noted)
         self._loss_sum += loss.detach()
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the images of this batch are asked to match: looked up, for the teachers have spoken before."""
+        """What the images of this batch are asked to match: looked up, for the teachers have spoken before; or asked now."""
+        if self._ask:
+            with torch.no_grad(), autocast(self._device, self._precision):
+                return self._ask(images, self._data.labels[self._rows])
         return self._data.main_targets[self._flips, self._rows], self._data.auxiliary_targets[self._flips, self._rows]
 
     def _record(self) -> Callable[[], None]:
@@ -128,3 +156,19 @@ class Update:
         with torch.cuda.graph(graph):
             self._update()
         return graph.replay
+
+
+def crops(images: Tensor, shifts: Tensor) -> Tensor:
+    """Each image with a black border of `PADDING` pixels, cut back to its size from where its shift says.
+
+    Parameters
+    ----------
+    images : (N, C, H, W) uint8.
+    shifts : (N, 2) int64, 0 to 2 x `PADDING`: how many rows and columns of the bordered image are left out before the cut.
+    """
+    height, width = images.shape[2:]
+    bordered = F.pad(images, (PADDING,) * 4)
+    rows = shifts[:, 0, None] + torch.arange(height, device=images.device)                  # (N, H)
+    columns = shifts[:, 1, None] + torch.arange(width, device=images.device)                # (N, W)
+    every = torch.arange(len(images), device=images.device)[:, None, None]
+    return bordered.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -5,15 +5,21 @@ import time
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from m2kd_lite.errors import printable
 from m2kd_lite.events import OnEvent
 
 PLAIN_SECONDS = 5.0         # between plain lines about the same work
 
 
 def describe(event: dict) -> str | None:
-    """One line for an event, or None where there is nothing to say."""
+    """One line for an event, fit to be printed, or None where there is nothing to say."""
+    text = _described(event)
+    return None if text is None else printable(text)
+
+
+def _described(event: dict) -> str | None:
     kind = event["event"]
     if kind == "notice":
         return event["text"]
@@ -69,7 +75,7 @@ def terminal(console: Console | None = None):
         return
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                   console=console, transient=True) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def listen(event: dict) -> None:
             if event["event"] == "progress":

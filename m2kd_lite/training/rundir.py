@@ -1,6 +1,7 @@
 """A run's folder: what is in it, who may write, and the checkpoint that lets a run go on.
 
     config.json  metrics.json  events.jsonl  snapshots.safetensors  live.safetensors  checkpoint/ (while unfinished)
+    painter.safetensors (of a method that draws)
 
 A file named `stop`, put there by anybody, asks the run to write a checkpoint and end.
 
@@ -23,16 +24,19 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from m2kd_lite import forms, storage
 from m2kd_lite.config import RunConfig, option
 from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
 from m2kd_lite.events import OnEvent
-from m2kd_lite.snapshots import Snapshots
+from m2kd_lite.files import forms, storage
+from m2kd_lite.method.snapshots import Snapshots
 
 
 STOP = "stop"
+LONGEST_LINE = 1000         # of an error that repeats what a file says
+# Settings in which a resumed run may differ: its images are known by their content, and a run may go on for more steps.
+MAY_DIFFER = ("data_root", "steps")
 STOP_SECONDS = 1.0          # between looks for it
-_FILES = ("config.json", "metrics.json", "snapshots.safetensors", "live.safetensors")
+_FILES = ("config.json", "metrics.json", "snapshots.safetensors", "live.safetensors", "painter.safetensors")
 _CHECKPOINT_FILES = tuple(f"{what}-{generation}.safetensors" for generation in "ab" for what in ("state", "models"))
 
 
@@ -94,13 +98,31 @@ class RunFolder:
 
     def _begin(self, config: RunConfig) -> None:
         """Put in order what a killed writer left, and say whose folder this is."""
-        if is_finished(self.path):
+        if is_finished(self.path) and read_config(self.path) == config:
             raise BadInput(f"--out {self.path}: another process has finished this run in the meantime")
         storage.remove_leftovers(self.path, _FILES)
         storage.remove_leftovers(self.path / "checkpoint", _CHECKPOINT_FILES)
         if not (self.path / "config.json").exists():
-            storage.save_json(self.path / "config.json", {"schema": 1, "config": config.model_dump(mode="json")})
+            self._write_config(config)
         self._drop_torn_line()
+
+    def adopt(self, config: RunConfig) -> None:
+        """Write down the settings in which this run differs from what it began with, if any (`MAY_DIFFER`).
+
+        Raises
+        ------
+        BadInput : it has ended after fewer steps, and there is no checkpoint to go on from.
+        """
+        if read_config(self.path) == config:
+            return
+        if is_finished(self.path):
+            if not any(self._checkpoint("state", generation).exists() for generation in "ab"):
+                raise BadInput(f"--out {self.path}: its checkpoint is missing, so it cannot be resumed; give another folder")
+            (self.path / "metrics.json").unlink()           # the checkpoint has all that it says
+        self._write_config(config)
+
+    def _write_config(self, config: RunConfig) -> None:
+        storage.save_json(self.path / "config.json", {"schema": 1, "config": config.model_dump(mode="json")})
 
     def _drop_torn_line(self) -> None:
         """Half a line at the end of events.jsonl would spoil the next one too."""
@@ -195,10 +217,11 @@ class RunFolder:
     def _checkpoint(self, what: str, generation: str) -> Path:
         return self.path / "checkpoint" / f"{what}-{generation}.safetensors"
 
-    def finish(self, metrics: dict) -> None:
-        """Write metrics.json, which makes the run finished, then drop the checkpoint."""
+    def finish(self, metrics: dict, complete: bool) -> None:
+        """Write metrics.json, which makes the run finished, then drop the checkpoint of one that has no further steps."""
         storage.save_json(self.path / "metrics.json", metrics)
-        drop_checkpoint(self.path)
+        if complete:
+            drop_checkpoint(self.path)
 
 
 def _load_state(path: Path) -> tuple[dict, dict]:
@@ -226,6 +249,11 @@ class FinishedRun:
     config: RunConfig
     metrics: dict
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has seen all classes: one that was to end after fewer steps may go on."""
+        return self.metrics["steps"][-1]["classes_seen"] == len(self.metrics["class_names"])
+
 
 def read_config(path: Path) -> RunConfig:
     """The configuration of a run folder.
@@ -242,9 +270,17 @@ def read_config(path: Path) -> RunConfig:
     try:
         return RunConfig.make(content["config"])
     except BadInput as error:           # as of a version that has other settings
-        raise BadInput(f"{path / 'config.json'}: {error}") from None
+        raise BadInput(f"{path / 'config.json'}: {error}"[:LONGEST_LINE]) from None
     except Exception as error:          # whatever a hostile file provokes, it is the file's fault
         raise DamagedFile(f"{path / 'config.json'}: not a run's settings ({type(error).__name__})") from None
+
+
+def _config_of(values: dict) -> RunConfig | None:
+    """The settings that a file names; those that are younger than the file have their defaults. None where they are none."""
+    try:
+        return RunConfig.make(values)
+    except BadInput:
+        return None
 
 
 def is_finished(path: Path) -> bool:
@@ -268,14 +304,24 @@ def read_run(path: Path) -> FinishedRun:
     wrong = forms.misfit(forms.Metrics, metrics)
     if wrong:
         raise DamagedFile(f"{file}: not the results of a run ({wrong})")
-    if metrics["config"] != config.model_dump(mode="json"):
+    if _config_of(metrics["config"]) != config:
         raise DamagedFile(f"{file}: of a run with other settings than config.json")
     return FinishedRun(Path(path), config, metrics)
 
 
 def check_same(stored: RunConfig, asked: RunConfig) -> None:
-    """Raise BadInput, naming the first difference, unless both are the same run."""
+    """Raise BadInput, naming the first difference, unless both are the same run.
+
+    Where the images lie may differ: `train.run` holds their content against the run's. So may the number of steps, if there are more.
+    """
     for name in RunConfig.model_fields:
-        if getattr(stored, name) != getattr(asked, name):
-            raise BadInput(f"{option(name)} {getattr(asked, name)}: not allowed with --resume; this folder's run has "
-                           f"{getattr(stored, name)}; give another folder for other settings")
+        was, now = getattr(stored, name), getattr(asked, name)
+        if name == "steps" and was != now and was is not None and (now is None or now > was):
+            continue
+        if name != "data_root" and was != now:
+            raise BadInput(f"{option(name)} {_shown(name, now)}: not allowed with --resume; this folder's run has {_shown(name, was)}; "
+                           + ("give more, or all" if name == "steps" and was is not None else "give another folder for other settings"))
+
+
+def _shown(name: str, value: Any) -> str:
+    return "all" if name == "steps" and value is None else str(value)

@@ -2,34 +2,38 @@
 
 For each step: grow the heads; fill the target matrix from the teachers; train on the new classes; where the method
 prunes, keep the largest free weights, fine-tune them, and freeze them (section 3.3); remember the model; measure.
-What differs between methods is a row of `methods.py`. Called by the command line and the notebooks.
+What differs between methods is a row of `method/table.py`. Called by the command line and the notebooks.
 """
 from __future__ import annotations
 
-import functools
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from m2kd_lite import draws, exemplars, losses, masks, metrics, scaled, snapshots, witness
-from m2kd_lite.config import RunConfig
+from m2kd_lite.config import SMOKE, RunConfig, smoke_sized, smoke_wanted
+from m2kd_lite.data.shards import Images
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.device import autocast, describe_environment, prepare_device
-from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted
+from m2kd_lite.errors import TIME_LIMIT, BadInput, DamagedFile, Diverged, Interrupted
 from m2kd_lite.events import OnEvent, ignore
-from m2kd_lite.loop import TrainingData, Update
-from m2kd_lite.methods import METHODS, Method
-from m2kd_lite.nets import IncrementalNet, convolution_sizes
-from m2kd_lite.rundir import RunFolder, check_usable, drop_checkpoint, is_finished, read_run
-from m2kd_lite.state import Position, State
+from m2kd_lite.method import exemplars, losses, masks, painter_file, scaled
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.table import METHODS, Method, check_possible
+from m2kd_lite.method.targets import asker
+from m2kd_lite.training import draws, measure, paint, quality, witness
+from m2kd_lite.training.device import autocast, describe_environment, prepare_device
+from m2kd_lite.training.feed import placed
+from m2kd_lite.training.loop import Ask, TrainingData, Update
+from m2kd_lite.training.rundir import FinishedRun, RunFolder, check_usable, drop_checkpoint, is_finished, read_run
+from m2kd_lite.training.state import Position, State
 
 CHECKPOINT_SECONDS = 30.0
 REPORT_SECONDS = 0.25
+DEFAULT_LR = RunConfig.model_fields["lr"].default       # the paper's; a rate above it is not worth a quarter of itself
 
 
 def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | None = None,
@@ -57,6 +61,9 @@ def run(config: RunConfig, out: Path, *, resume: bool = False, method: Method | 
     ------
     BadInput, DamagedFile, LayerExhausted, Diverged, Interrupted : see `errors.py`.
     """
+    if smoke_wanted() and not (is_finished(out) and read_run(out).config == config):
+        config = smoke_sized(config)
+        on_event({"event": "notice", "text": f"{SMOKE} is set: one epoch of a few images, whose numbers mean nothing"})
     return _Run(config, method or METHODS[config.method], on_event, on_step, should_stop).into(Path(out), resume)
 
 
@@ -72,21 +79,28 @@ class _Run:
 
     def into(self, out: Path, resume: bool) -> dict:
         check_usable(out, self.config, resume)
-        if is_finished(out):
-            drop_checkpoint(out)        # a run that was killed between its last two acts left it
-            self.on_event({"event": "run", "state": "already finished", "folder": str(out)})
-            return read_run(out).metrics
+        done = read_run(out) if is_finished(out) else None
+        if done and done.config == self.config:
+            return self._leave(done)
         self.stream = ClassStream.of_run(self.config, self.on_event)
-        if self.method.keeps_exemplars:
-            exemplars.check_budget(self.config.exemplars, len(self.stream.class_names))
-        if self.method.prunes:
-            masks.check_lasting(convolution_sizes(self.config.backbone, self.stream.train_images.shape[1]), len(self.stream),
-                                self.config.pruning_ratio)
+        self.last = self.stream.last_step(self.config.steps)
+        if done:
+            self._check_images(done.path, done.metrics["data_sha256"])
+            if done.config.steps == self.config.steps:          # only the images have moved
+                return self._leave(done)
+        check_possible(self.method, self.config, self.stream.train_images.shape, len(self.stream.class_names), self.last)
         with RunFolder(out, self.config, resume) as self.folder:
             self._start()
-            while self.state.position.step <= len(self.stream):
+            while self.state.position.step <= self.last:
                 self.step()
             return self._finish()
+
+    def _leave(self, done: FinishedRun) -> dict:
+        """A finished run stays as it is."""
+        if done.is_complete:
+            drop_checkpoint(done.path)          # a run that was killed between its last two acts left it
+        self.on_event({"event": "run", "state": "already finished", "folder": str(done.path)})
+        return done.metrics
 
     def _start(self) -> None:
         """A new state, or the one of the folder's checkpoint."""
@@ -96,43 +110,31 @@ class _Run:
             self.state = State.new(self.config, self.method, self.stream, self.device)
         else:
             tensors, notes, past = stored
-            if notes["data_sha256"] != self.stream.sha256:
-                raise BadInput(f"{self.folder.path}: this run began with other images (SHA-256 "
-                               f"{notes['data_sha256'][:12]}, now {self.stream.sha256[:12]}); it cannot go on with these")
-            for what, now in self._arithmetic().items():
-                was = notes["arithmetic"].get(what)
-                if was != now:
-                    self.on_event({"event": "notice", "text": f"begun with {was} {what}, going on with {now}: "
-                                   "the numbers will differ from an undisturbed run's"})
+            self._check_images(self.folder.path, notes["data_sha256"])
             try:
                 self.state = State.from_tensors(tensors, notes, past, self.config, self.method, self.stream, self.device)
             except (KeyError, ValueError) as error:
                 raise DamagedFile(f"{self.folder.path / 'checkpoint'}: not a checkpoint of this run ({error})") from None
+        self.folder.adopt(self.config)
+        for what, was, now in self.state.goes_on_in(describe_environment(self.device, self.precision)):
+            self.on_event({"event": "notice", "text": f"{what}: {was} so far, {now} from here on; the numbers will differ from an "
+                                                      "undisturbed run's"})
         self.on_event({"event": "run", "state": "resumed" if stored else "started", "folder": str(self.folder.path)})
 
+    def _check_images(self, path: Path, began_with: str) -> None:
+        if began_with != self.stream.sha256:
+            raise BadInput(f"{path}: this run began with other images (SHA-256 {began_with[:12]}, now {self.stream.sha256[:12]}); "
+                           "it cannot continue with these")
+
     def _finish(self) -> dict:
-        state = self.state
-        state.past.save(self.folder.path / "snapshots.safetensors")
-        witness.Witness(witness.rows_of(len(self.stream.test_images)), tuple(state.live)).save(self.folder.path / witness.FILE)
-        per_step = [{"step": result["step"], **result.pop("bytes")} for result in state.results]
-        top1 = [result["top1"] for result in state.results]
-        content = {
-            "schema": 1,
-            "config": self.config.model_dump(mode="json"),
-            "environment": describe_environment(self.device, self.precision),
-            "data_sha256": self.stream.sha256,
-            "class_names": list(self.stream.class_names),
-            "steps": state.results,
-            "average_incremental_accuracy": metrics.average_incremental_accuracy(top1),
-            "final_accuracy": top1[-1],
-            "forgetting": metrics.forgetting([result["accuracy_by_step"] for result in state.results]),
-            "bytes": {"per_step": per_step, "total": per_step[-1]["total"],
-                      "added": per_step[-1]["total"] - per_step[0]["total"]},
-            **({"exemplars": exemplars.inventory(state.exemplars, self.stream)} if self.method.keeps_exemplars else {}),
-            "wall_seconds": self._wall(),
-        }
-        self.folder.finish(content)
-        self.on_event({"event": "run", "state": "finished", "folder": str(self.folder.path)})
+        state, path = self.state, self.folder.path
+        state.past.save(path / "snapshots.safetensors")
+        witness.Witness(witness.rows_of(len(self.stream.test_images)), tuple(state.live)).save(path / witness.FILE)
+        painter_file.save(state.painter, path / painter_file.FILE)
+        content = measure.of_run(state, self.stream, self.config, self.method) | quality.of_run(
+            state.painter, self.stream, self.config, self.precision) | {"wall_seconds": self._wall()}
+        self.folder.finish(content, complete=self.last == len(self.stream))
+        self.on_event({"event": "run", "state": "finished", "folder": str(path)})
         return content
 
     # ---- an incremental step ----------------------------------------------------------------------------------------
@@ -140,102 +142,90 @@ class _Run:
     def step(self) -> None:
         state, position = self.state, self.state.position
         columns = self.stream.columns[:position.step]
-        images, labels = (part.to(self.device) for part in self.images())
+        images, labels = self.images()
+        images, labels = placed(images, self.device, self.on_event), labels.to(self.device)
         if state.net.main.out_features < columns[-1].stop:
             state.net.grow_heads(columns[-1].stop, position.step)
             if state.walk:
                 state.walk.fit()
+        ask = self.asking(columns) if self.config.augment == "crop" else None
         main_targets, auxiliary_targets = self.soft_targets(images, labels, columns)
         training = TrainingData(images, labels, main_targets, auxiliary_targets[:, :, :columns[-1].start])
 
         if position.phase == "train":
             movable = {name: masks.free(mask) for name, mask in state.masks.items()}
-            self.phase(training, movable, self.config.epochs, self.config.learning_rate)
+            self.phase(training, movable, self.config.epochs, self.config.learning_rate, ask)
             if self.method.prunes:
                 state.masks = self.method.prune(state.net.convolutions(), state.masks, position.step, self.config.pruning_ratio)
                 self._enter("finetune")
             else:
-                self._enter("done")
+                self._enter("paint" if state.painter else "done")
         if position.phase == "finetune":
             movable = {name: mask == position.step for name, mask in state.masks.items()}
-            self.phase(training, movable, self.config.finetune_epochs, lambda epoch: self.config.finetune_rate())
+            self.phase(training, movable, self.config.finetune_epochs, lambda epoch: self.config.finetune_rate(), ask)
+            self._enter("done")
+        if position.phase == "paint":
+            self.paint(images, labels)
             self._enter("done")
 
         state.past.add(state.net, state.masks)
+        paint.end_step(state.painter, self.config, columns)
         if state.walk:
             state.walk.end_step(first=position.step == 1)
         if self.method.keeps_exemplars:
             with autocast(self.device, self.precision):
                 state.exemplars = exemplars.after_step(state.exemplars, state.net.eval(), self.stream, position.step,
                                                        self.config.exemplars)
-        self._measure(columns, training)
+        self._measure(training)
         watched = list(witness.rows_of(len(self.stream.test_images)))
         state.live.append(witness.logits_of(state.net, self.stream.test_images[watched]))
         self.on_step(position.step, state.net)
-        state.position = Position(step=position.step + 1)
+        state.position, state.duel = Position(step=position.step + 1), None
         state.seconds["train"] = state.seconds["teacher"] = 0.0
         self.save_checkpoint()
 
-    def images(self) -> tuple[Tensor, Tensor]:
-        """What this step trains on: the new classes; and all old images, or the exemplars, where the method has them."""
-        new = self.stream.train(self.state.position.step, all_seen=self.method.memory == "all images")
-        if not self.state.exemplars:
-            return new
-        old = self.stream.train_rows(self.state.exemplars)
-        return torch.cat([new[0], old[0]]), torch.cat([new[1], old[1]])
+    def images(self) -> tuple[Images, Tensor]:
+        """What this step trains on: the new classes; and all old images, exemplars or drawn ones, where the method has them."""
+        new = self.stream.new_rows(self.state.position.step, all_seen=self.method.memory == "all images")
+        images, labels = self.stream.train_rows([new, *self.state.exemplars])
+        return paint.with_old(images, labels, self.state.painter, self.config, self.stream.columns[:self.state.position.step])
 
-    def soft_targets(self, images: Tensor, labels: Tensor, columns: tuple[range, ...]) -> tuple[Tensor, Tensor]:
+    def soft_targets(self, images: Images, labels: Tensor, columns: tuple[range, ...]) -> tuple[Tensor, Tensor]:
         """The target matrices of this step. Filled again after a resume: the same teachers give the same bits."""
         begun = time.monotonic()
-        plan = self.method.teachers(columns)
+        plan = [] if self.config.augment == "crop" else self.method.teachers(columns)
         asked = iter(range(1, len(plan) + 1))
 
         def teacher(step: int) -> IncrementalNet:
+            self._maybe_checkpoint()            # many teachers of many images take their time
             self._progress(f"step {self.state.position.step}: soft targets, teacher", next(asked, len(plan)), len(plan))
-            return self.state.past.reconstruct(step, self.method.rebuild)
+            model = self.state.past.reconstruct(step, self.method.rebuild)
+            assert isinstance(model, IncrementalNet)
+            return model
 
         with autocast(self.device, self.precision):
             filled = self.method.fill(plan, teacher, images, labels, columns[-1].stop)
         self.state.seconds["teacher"] += time.monotonic() - begun
         return filled
 
-    def _measure(self, columns: tuple[range, ...], training: TrainingData) -> None:
-        """Test the live model on all classes seen, and count the bytes that the method carries on."""
-        state = self.state
-        images, labels = (part.to(self.device) for part in self.stream.test(state.position.step))
-        with autocast(self.device, self.precision):
-            best, notes = self.decide(images, training)
-            if self.method.decision != "argmax":
-                network = metrics.step_results(metrics.predict(state.net, images), labels, columns)
-                notes["network"] = {name: network[name] for name in ("top1", "top5", "accuracy_by_step")}
-        stored_images = len(training.images) if self.method.memory == "all images" else sum(map(len, state.exemplars))
-        result = {"step": state.position.step, **metrics.step_results(best, labels, columns), **notes,
-                  "train_seconds": state.seconds["train"], "teacher_seconds": state.seconds["teacher"],
-                  "loss": state.step_loss,
-                  "bytes": snapshots.ledger(state.past, self.method.memory, stored_images * images[0].numel(),
-                                            state.walk.carried_bytes() if state.walk else 0)}
-        state.results.append(result)
-        self.on_event({"event": "step", "step": state.position.step, "steps": len(self.stream), "top1": result["top1"],
-                       "top5": result["top5"], "accuracy_by_step": result["accuracy_by_step"],
-                       "seconds": state.seconds["train"] + state.seconds["teacher"]})
+    def asking(self, columns: tuple[range, ...]) -> Ask:
+        """Gives the targets of a batch of crops: all teachers of the step are kept, and asked in every batch."""
+        plan = self.method.teachers(columns)
+        return asker(plan, {step: self.state.past.reconstruct(step, self.method.rebuild) for step, _ in plan}, columns[-1])
 
-    def decide(self, images: Tensor, training: TrainingData) -> tuple[Tensor, dict]:
-        """The likeliest classes of test images, best first, as the method chooses them; and what it looked at besides."""
-        net = self.state.net.eval()
-        if self.method.decision == "nearest class mean":
-            kept, labels = (part.to(self.device) for part in self.stream.train_rows(self.state.exemplars))
-            means = exemplars.class_means(net, kept, labels, len(self.state.exemplars))
-            return exemplars.nearest(exemplars.normalised_features(net, images), means), {}
-        if self.method.decision == "rescaled":
-            drawn = draws.of_training(self.config, self.state.position.step, len(training.images))
-            asked = scaled.asked_for(training.main_targets, training.auxiliary_targets, drawn)
-            rescaled = functools.partial(scaled.scores, asked=asked)
-            return metrics.predict(net, images, scores=rescaled), {"asked_for": asked.tolist()}
-        return metrics.predict(net, images), {}
+    def _measure(self, training: TrainingData) -> None:
+        """Test the live model on all classes seen, and count the bytes that the method carries on."""
+        with autocast(self.device, self.precision):
+            result = measure.of_step(self.state, self.stream, self.config, self.method, training)
+        self.state.results.append(result)
+        self.on_event({"event": "step", "step": result["step"], "steps": len(self.stream), "top1": result["top1"],
+                       "top5": result["top5"], "accuracy_by_step": result["accuracy_by_step"],
+                       "seconds": result["train_seconds"] + result["teacher_seconds"]})
 
     # ---- a phase ----------------------------------------------------------------------------------------------------
 
-    def phase(self, data: TrainingData, movable: dict[str, Tensor], epochs: int, rate: Callable[[int], float]) -> None:
+    def phase(self, data: TrainingData, movable: dict[str, Tensor], epochs: int, rate: Callable[[int], float],
+              ask: Ask | None) -> None:
         """Train for `epochs` epochs, from where the position says.
 
         Parameters
@@ -243,10 +233,11 @@ class _Run:
         data : what the step trains on.
         movable : per convolution, where its weights may move; empty where all may.
         rate : learning rate of an epoch.
+        ask : gives the targets of a batch of crops; None where `data` has them.
         """
         state, config, position = self.state, self.config, self.state.position
-        count = len(data.images)
-        batch_size, batches = draws.batches(config, count)
+        count, kinds = len(data.images), paint.kinds(state.painter, data.labels, self.stream.columns[position.step - 1])
+        batch_size, batches = draws.batches(config, *kinds)
         if not state.momenta:       # a fresh optimizer for every phase: stale momentum would move frozen weights
             state.momenta = {name: torch.zeros_like(parameter) for name, parameter in state.net.named_parameters()}
         # Section 4.1: weight decay in step 1 only.
@@ -254,33 +245,48 @@ class _Run:
                         frozen={name: ~may_move for name, may_move in movable.items()}, momenta=state.momenta,
                         loss_sum=state.loss_sum, momentum=config.momentum,
                         weight_decay=config.weight_decay if position.step == 1 else 0.0, precision=self.precision,
-                        walk=state.walk)
+                        walk=state.walk, ask=ask)
+
+        def updates(epoch: int, done: int) -> Iterator[int]:
+            drawn = draws.apart(draws.of_epoch(config, position.step, position.phase, epoch, count), kinds, batch_size)
+            if isinstance(data.images, Tensor):             # rows of images on disk are read here
+                drawn = tuple(part.to(self.device) for part in drawn)
+            update.set_rate(rate(epoch))
+            for batch in range(done + 1, batches + 1):
+                rows = slice((batch - 1) * batch_size, batch * batch_size)
+                following = slice(rows.stop, rows.stop + batch_size) if batch < batches else None
+                update(*(part[rows] for part in drawn), coming=None if following is None else drawn[0][following])
+                yield batch
+
+        self._epochs(updates, batches, batch_size, epochs, rate)
+
+    def paint(self, images: Images, labels: Tensor) -> None:
+        """Teach the painter the new classes; the drawn images of old ones, behind them, are for its critic."""
+        lesson = paint.Lesson(self.state, images, labels, self.config, self.stream.columns[self.state.position.step - 1])
+        self._epochs(lesson.epoch, lesson.batches, lesson.size, self.config.generator_epochs, lesson.rate)
+
+    def _epochs(self, updates: Callable[[int, int], Iterable[int]], batches: int, size: int, epochs: int, rate: Callable[[int], float]) -> None:
+        """Make the updates of all epochs, from where the position says: `updates` makes those of one, and yields how many have been made."""
+        state, position = self.state, self.state.position
         while position.epoch < epochs:
-            begun = time.monotonic()
-            order, flips = (drawn.to(self.device) for drawn in
-                            draws.of_epoch(config, position.step, position.phase, position.epoch, count))
-            update.set_rate(rate(position.epoch))
-            if position.batch == 0:
+            begun, first = time.monotonic(), position.batch
+            if first == 0:
                 state.loss_sum.zero_()
-            first = position.batch
-            for position.batch in range(first + 1, batches + 1):
-                rows = slice((position.batch - 1) * batch_size, position.batch * batch_size)
-                update(order[rows], flips[rows])
-                self._progress(f"step {position.step}, {position.phase}",
-                               position.epoch * batches + position.batch, epochs * batches)
-                if position.batch < batches:
+            for batch in updates(position.epoch, first):
+                position.batch = batch
+                self._progress(f"step {position.step}, {position.phase}", position.epoch * batches + batch, epochs * batches)
+                if batch < batches:
                     self._maybe_checkpoint(begun)
-            state.step_loss = state.loss_sum.item() / batches
             seconds = time.monotonic() - begun
             state.seconds["train"] += seconds
-            self._report_epoch(epochs, rate(position.epoch), seconds, (batches - first) * batch_size)
+            self._report_epoch(epochs, rate(position.epoch), state.loss_sum.item() / batches, seconds, (batches - first) * size)
             position.epoch, position.batch = position.epoch + 1, 0
             self._maybe_checkpoint()
 
     def objective(self, logits: Tensor, auxiliary_logits: Tensor | None, main_targets: Tensor,
                   auxiliary_targets: Tensor, labels: Tensor) -> Tensor:
         """Eq. 4 on a batch; or, for a method of softmax, its own loss."""
-        total = len(self.stream.class_names)
+        total = len(self.stream.class_names) if self.config.normaliser == "all" else logits.shape[1]
         if self.method.softmax:
             return scaled.loss(logits, main_targets, auxiliary_targets, total)
         main = self.method.main_loss(logits, main_targets, total)
@@ -289,13 +295,16 @@ class _Run:
         auxiliary = self.method.auxiliary_loss(auxiliary_logits, auxiliary_targets, labels, self.config.alpha, total)
         return losses.total_loss(main, auxiliary, self.config.lambda_aux)
 
-    def _report_epoch(self, epochs: int, rate: float, seconds: float, images: int) -> None:
+    def _report_epoch(self, epochs: int, rate: float, loss: float, seconds: float, images: int) -> None:
         position = self.state.position
-        if not math.isfinite(self.state.step_loss):
-            raise Diverged(f"the loss is {self.state.step_loss} in step {position.step}, {position.phase} epoch "
-                           f"{position.epoch + 1}, at learning rate {rate:g}; try --lr {self.config.lr / 4:g}")
+        if not math.isfinite(loss):
+            tip = "another --seed" if position.phase == "paint" else f"--lr {min(self.config.lr / 4, DEFAULT_LR):g}"
+            raise Diverged(f"the loss is {loss} in step {position.step}, {position.phase} epoch {position.epoch + 1}, "
+                           f"at learning rate {rate:g}; try {tip}")
+        if position.phase != "paint":
+            self.state.step_loss = loss
         event = {"event": "epoch", "step": position.step, "steps": len(self.stream), "phase": position.phase,
-                 "epoch": position.epoch + 1, "epochs": epochs, "lr": rate, "loss": self.state.step_loss,
+                 "epoch": position.epoch + 1, "epochs": epochs, "lr": rate, "loss": loss,
                  "seconds": round(seconds, 3), "images_per_second": round(images / max(seconds, 1e-9), 1)}
         self.folder.log(event)
         self.on_event(event)
@@ -326,20 +335,16 @@ class _Run:
         self.save_checkpoint()
         self.state.seconds["train"] -= spent
         if status is not None:
-            raise Interrupted(f"stopped; go on with: m2kd-lite run --out {shlex.quote(str(self.folder.path))} --resume", status)
+            why = "the time limit is reached" if status == TIME_LIMIT else "stopped"
+            raise Interrupted(f"{why}; go on with: m2kd-lite run --out {shlex.quote(str(self.folder.path))} --resume", status)
 
     def save_checkpoint(self) -> None:
         """Write the whole state as one generation."""
         self.state.serial += 1
         tensors, notes = self.state.to_tensors()
         notes["seconds"]["wall"] = self._wall()
-        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.stream.sha256, "arithmetic": self._arithmetic()},
-                                    self.state.past)
+        self.folder.save_checkpoint(tensors, notes | {"data_sha256": self.stream.sha256}, self.state.past)
         self._saved = time.monotonic()
-
-    def _arithmetic(self) -> dict:
-        """What the bits of a result depend on beside the settings; read as "begun with 2 threads"."""
-        return {"threads": torch.get_num_threads(), "precision": self.precision}
 
     def _wall(self) -> float:
         return self.state.seconds["wall"] + time.monotonic() - self._begun

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2kd_lite import storage
 from m2kd_lite.errors import DamagedFile
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.files import storage
+from m2kd_lite.method.nets import IncrementalNet
 
 FILE = "live.safetensors"
 WATCHED = 16            # images; a batch of its own, for another batch size may pick another kernel

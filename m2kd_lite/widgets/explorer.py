@@ -1,4 +1,4 @@
-"""The explorer: methods, class batch and pruning ratio, and what was measured; what was not can be trained now.
+"""The explorer: images, methods, class batch, pruning ratio and exemplars, and what was measured; what was not can be trained now.
 
 It reads results banks (`bank.py`) and trains nothing by itself: a button starts a run in a process of its own, whose
 result joins a local bank, runs/results.csv. Figure, table and sentence are pure functions of (`Results`, `Choice`).
@@ -6,7 +6,6 @@ result joins a local bank, runs/results.csv. Figure, table and sentence are pure
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -15,105 +14,25 @@ import ipywidgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from m2kd_lite import bank, masks, notebook, paper
-from m2kd_lite.background import BackgroundRun
-from m2kd_lite.config import RunConfig
-from m2kd_lite.errors import BadInput, LayerExhausted, M2KDError
-from m2kd_lite.methods import METHODS, title_of
-from m2kd_lite.nets import convolution_sizes
-from m2kd_lite.pictures_explorer import Curve, explored
-from m2kd_lite.rundir import read_run
+from m2kd_lite.config import METHOD_NAMES, RunConfig, keeps_exemplars
+from m2kd_lite.course import notebook
+from m2kd_lite.course.background import BackgroundRun
+from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite.files import places
+from m2kd_lite.method.table import METHODS, every_method
+from m2kd_lite.pictures.explorer import Curve, explored
+from m2kd_lite.results import bank
+from m2kd_lite.training.rundir import read_run
+from m2kd_lite.widgets.offers import SEEDS, Choice, Results, cannot_be, offers
 from m2kd_lite.widgets.panel import Panel
 from m2kd_lite.widgets.training import TrainingView
 
-# Data set: (classes, channels, class batches on offer).
-DATASETS = {"glyphs": (100, 3, (5, 10, 20, 50)), "digits": (10, 1, (1, 2, 5)), "cifar100": (100, 3, (5, 10, 20, 50))}
 RATIOS = (0.6, 0.7, 0.75, 0.8, 0.9)
-SEEDS = (0, 1, 2)
 ALL_SEEDS = "all: mean ± sd"        # no None: a list whose first option has that value may come up with none chosen
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What the controls say.
-
-    Attributes
-    ----------
-    seed : None for all that were run.
-    profile : as of `RunConfig`; the explorer knows the runs of one profile, all else as it says.
-    """
-
-    dataset: str
-    methods: tuple[str, ...]
-    class_batch: int
-    pruning_ratio: float
-    seed: int | None = None
-    profile: str = "quick"
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds to look for."""
-        return SEEDS if self.seed is None else (self.seed,)
-
-    def config(self, method: str, seed: int) -> RunConfig:
-        """The run that is looked for, or trained."""
-        return RunConfig.make(dict(method=method, dataset=self.dataset, class_batch=self.class_batch, seed=seed,
-                                   pruning_ratio=self.pruning_ratio, profile=self.profile))
-
-    def title(self, method: str) -> str:
-        """The method's name, with the ratio where there is one."""
-        return title_of(method, self.pruning_ratio)
-
-
-class Results:
-    """Measured runs, found by their settings.
-
-    Parameters
-    ----------
-    paths : banks; of a run that is in several, the last counts.
-    local : the bank that new runs join; it need not be there yet, and comes last.
-    reported : folder of the paper's numbers, data/paper.
-    """
-
-    def __init__(self, paths: Sequence[Path], local: Path, reported: Path):
-        self.paths, self.local = list(paths), Path(local)
-        self._reported = paper.numbers(reported)
-        self.read()
-
-    def read(self) -> None:
-        """Read the banks, again if need be."""
-        table = bank.load_all(*self.paths, *([self.local] if self.local.exists() else []))
-        self._runs: dict[tuple, list[dict]] = {}
-        for row in table.sort_values("step").to_dict("records"):
-            self._runs.setdefault(bank.key(row), []).append(row)
-
-    def runs(self, choice: Choice, method: str) -> list[list[dict]]:
-        """The rows, one a step, of each run of a method that the choice asks for and that is there."""
-        keys = [bank.key({"variant": "", **choice.config(method, seed).model_dump()}) for seed in choice.seeds]
-        return [self._runs[key] for key in keys if key in self._runs]
-
-    def in_the_paper(self, choice: Choice, method: str) -> list[tuple[int, float]]:
-        """(classes seen, top-1 in per cent) that the paper's Table 1 has for this choice; empty if it has none."""
-        return paper.marks(self._reported, choice.config(method, choice.seeds[0]), choice.dataset)
-
-    def missing(self, choice: Choice) -> list[RunConfig]:
-        """Runs without which a chosen method has nothing to show."""
-        return [choice.config(method, choice.seeds[0]) for method in choice.methods if not self.runs(choice, method)]
-
-
-def cannot_last(config: RunConfig) -> str | None:
-    """Why a run with these settings cannot be, or None: a layer may run out of free weights before the last step."""
-    classes, channels, _ = DATASETS[config.dataset]
-    try:
-        if METHODS[config.method].prunes:
-            masks.check_lasting(convolution_sizes(config.backbone, channels), -(-classes // config.class_batch), config.pruning_ratio)
-    except LayerExhausted as error:
-        return str(error)
-    return None
-
-
-def render(results: Results, choice: Choice) -> Figure:
-    """Curves and confusion matrices of what is there.
+def render(results: Results, choice: Choice, name: str = "") -> Figure:
+    """Curves and confusion matrices of what is there; `name` is what the offer is called.
 
     Raises
     ------
@@ -122,7 +41,7 @@ def render(results: Results, choice: Choice) -> Figure:
     if not choice.methods:
         raise BadInput("Methods: none is chosen; tick one or more")
     curves, confusions = {}, {}
-    for place, method in enumerate(METHODS):
+    for place, method in enumerate(METHOD_NAMES):
         if method not in choice.methods:
             continue
         runs, marks = results.runs(choice, method), results.in_the_paper(choice, method)
@@ -130,8 +49,8 @@ def render(results: Results, choice: Choice) -> Figure:
             curves[choice.title(method)] = Curve.of_runs(place, runs, marks)
         counted = [bank.confusion_matrix(run[-1]["confusion"]) for run in runs if run[-1]["confusion"]]
         if counted:
-            confusions[METHODS[method].title] = sum(counted)
-    return explored(curves, confusions, choice.class_batch, f"{choice.dataset}, {choice.class_batch} new classes a step")
+            confusions[METHODS[method].title] = np.sum(counted, axis=0)
+    return explored(curves, confusions, choice.class_batch, f"{name or choice.offer.dataset}, {choice.class_batch} new classes a step")
 
 
 def describe(results: Results, choice: Choice) -> str:
@@ -141,16 +60,18 @@ def describe(results: Results, choice: Choice) -> str:
         runs = results.runs(choice, method)
         if runs:
             last = [run[-1] for run in runs]
-            told.append(f"{choice.title(method)} ends at {_mean(last, 'top1')} %, average "
+            told.append(f"{choice.title(method)}{_kept(choice, method)} ends at {_mean(last, 'top1')} %, average "
                         f"{_mean(last, 'average_incremental_accuracy')} %, forgetting {_mean(last, 'forgetting')} points "
                         f"({_count(runs)}).")
         marks = results.in_the_paper(choice, method)
         if marks:
             told.append(f"The paper's {choice.title(method)} ends at {marks[-1][1]:.1f} % (ResNet-32, 80 epochs a step).")
+    seed = "" if choice.seed is None else f" with seed {choice.seed}"
     for config in results.missing(choice):
-        why, seed = cannot_last(config), "" if choice.seed is None else f" with seed {choice.seed}"
-        told.append(f"{choice.title(config.method)} cannot be run: {why}." if why else
-                    f"{choice.title(config.method)}{seed} is not in the bank.")
+        name, why = choice.title(config.method) + _kept(choice, config.method), cannot_be(choice.offer, config)
+        told.append(f"{name} cannot be run: {why}." if why and why != choice.offer.why_not_here else f"{name}{seed} is not in the bank.")
+    if results.missing(choice) and choice.offer.why_not_here:
+        told.append(f"What is not there: {choice.offer.why_not_here}.")
     return " ".join(told)
 
 
@@ -167,7 +88,7 @@ def table(results: Results, choice: Choice) -> str:
                 for run in runs]
         made |= {f"{row['device']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, revision {row['revision']}"
                  for row in last}
-        cells = [choice.title(method), str(len(runs)),
+        cells = [choice.title(method) + _kept(choice, method), str(len(runs)),
                  *(_mean(last, name) for name in ("average_incremental_accuracy", "top1", "left", "forgetting")),
                  *(f"{np.mean([row[name] for row in last]):,.0f}" for name in ("bytes_total", "added"))]
         lines.append(f'<tr><th scope="row" style="text-align: left">{escape(cells[0])}</th>'
@@ -177,7 +98,7 @@ def table(results: Results, choice: Choice) -> str:
     head = "".join(f'<th scope="col" style="vertical-align: bottom; padding: 0 0.5em">{name}</th>' for name in names)
     return (f'<table style="line-height: 1.4"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
             '<p style="line-height: 1.4">Mean ± standard deviation where there is more than one run. '
-            f'Profile {choice.profile}; {escape("; ".join(sorted(made)))}.</p>')
+            f'Profile {choice.offer.settings["profile"]}; {escape("; ".join(sorted(made)))}.</p>')
 
 
 def explorer(methods: Sequence[str] = ("finetune", "lwf-mc", "m2kd"), profile: str = "quick", root: Path | None = None) -> Explorer:
@@ -187,7 +108,7 @@ def explorer(methods: Sequence[str] = ("finetune", "lwf-mc", "m2kd"), profile: s
     ----------
     methods : those that are ticked at first.
     profile : whose runs are looked for, and trained.
-    root : the project's folder, with data/results/ and runs/; by default the one that the notebook is in.
+    root : a folder with data/results/, data/paper/ and runs/; by default the lessons' one, and `places.runs`.
 
     Raises
     ------
@@ -195,45 +116,49 @@ def explorer(methods: Sequence[str] = ("finetune", "lwf-mc", "m2kd"), profile: s
     """
     for method in methods:
         RunConfig.make(dict(method=method, profile=profile))
-    root = Path(root or notebook.project_root())
+    results, reported, runs = ((Path(root) / name for name in ("data/results", "data/paper", "runs")) if root else
+                               (places.find("data/results"), places.find("data/paper"), places.runs()))
     # Backwards: of a run in glyphs_grid and in glyphs_quick, the one in glyphs_grid counts, which has its confusion matrix.
-    banks = sorted((root / "data" / "results").glob("*.csv"), reverse=True)
-    return Explorer(Results(banks, root / "runs" / "results.csv", root / "data" / "paper"), methods, profile)
+    banks = sorted(results.glob("*.csv"), reverse=True)
+    return Explorer(Results(banks, runs / "results.csv", reported), methods, profile)
 
 
 class Explorer(Panel):
     """The panel. `run` is the training under way, or None."""
 
     def __init__(self, results: Results, methods: Sequence[str], profile: str):
-        self.results, self.profile, self.run = results, profile, None
-        first = next(iter(DATASETS.values()))
+        self.results = results
+        self.run: BackgroundRun | None = None
+        self.offers = offers(results.table, profile)
+        first = next(iter(self.offers.values()))
         beside = {"width": "auto", "margin": "2px 1em"}
         self.ticks = {name: ipywidgets.Checkbox(name in methods, description=row.title, indent=False, layout=beside)
-                      for name, row in METHODS.items()}
+                      for name, row in every_method().items()}
         controls = {
-            "dataset": ipywidgets.Dropdown(options=list(DATASETS), description="Data set"),
+            "dataset": ipywidgets.Dropdown(options=list(self.offers), description="Data set", layout={"width": "46em"}),
             "seed": ipywidgets.Dropdown(options=[ALL_SEEDS, *map(str, SEEDS)], description="Seed"),
-            "class_batch": ipywidgets.SelectionSlider(options=first[2], value=20, description="Class batch"),
+            "class_batch": ipywidgets.SelectionSlider(options=first.class_batches, value=20, description="Class batch"),
             "pruning_ratio": ipywidgets.SelectionSlider(options=RATIOS, value=0.8, description="Pruning ratio"),
+            "exemplars": ipywidgets.Dropdown(options=first.exemplars, value=first.usual_exemplars, description="Exemplars"),
             **self.ticks,
         }
-        controls["dataset"].observe(self._offer_class_batches, "value")
+        controls["dataset"].observe(self._offer_choices, "value")
         self.train = ipywidgets.Button(description="Train it now", layout={"width": "auto"})
         self.cancel = ipywidgets.Button(description="Cancel", layout={"width": "auto"})
         self.train.on_click(lambda _: self.begin())
         self.cancel.on_click(lambda _: self.stop())
         self.training = ipywidgets.VBox()
         self._show(self.cancel, False)
-        super().__init__(controls, lambda **state: render(results, self.choice(**state)),
+        super().__init__(controls, lambda **state: render(results, self.choice(**state), state["dataset"]),
                          lambda **state: describe(results, self.choice(**state)),
                          table=lambda **state: table(results, self.choice(**state)),
                          below=[ipywidgets.HBox([self.train, self.cancel]), self.training],
                          rows=[[name for name in controls if name not in self.ticks], [*self.ticks]])
 
-    def choice(self, dataset: str, seed: str, class_batch: int, pruning_ratio: float, **ticked: bool) -> Choice:
+    def choice(self, dataset: str, seed: str, class_batch: int, pruning_ratio: float, exemplars: int, **ticked: bool) -> Choice:
         """What the controls say."""
-        return Choice(dataset, tuple(name for name, on in ticked.items() if on), class_batch, pruning_ratio,
-                      None if seed == ALL_SEEDS else int(seed), self.profile)
+        return Choice(self.offers[dataset], tuple(name for name, on in ticked.items() if on), class_batch, pruning_ratio,
+                      exemplars, None if seed == ALL_SEEDS else int(seed))
 
     def redraw(self) -> None:
         super().redraw()
@@ -271,13 +196,18 @@ class Explorer(Panel):
             self.say(f"The training ended: {why_not}.")
 
     def _possible(self) -> list[RunConfig]:
-        return [config for config in self.results.missing(self.choice(**self.state())) if cannot_last(config) is None]
+        choice = self.choice(**self.state())
+        return [config for config in self.results.missing(choice) if not cannot_be(choice.offer, config)]
 
-    def _offer_class_batches(self, change) -> None:
-        slider, offered = self.controls["class_batch"], DATASETS[change["new"]][2]
-        if tuple(slider.options) != offered:
-            slider.options = offered
-            slider.value = offered[-2]          # five steps
+    def _offer_choices(self, change) -> None:
+        """Class batches and exemplars of another data set."""
+        offer = self.offers[change["new"]]
+        for name, offered, usual in (("class_batch", offer.class_batches, offer.five_steps),
+                                     ("exemplars", offer.exemplars, offer.usual_exemplars)):
+            control = self.controls[name]
+            if tuple(control.options) != offered:
+                control.options = offered
+                control.value = usual
 
     @staticmethod
     def _show(widget: ipywidgets.Widget, visible: bool) -> None:
@@ -286,6 +216,11 @@ class Explorer(Panel):
 
 def _mean(rows: Sequence[dict], name: str) -> str:
     return bank.spread([row[name] for row in rows])
+
+
+def _kept(choice: Choice, method: str) -> str:
+    """How many exemplars a method keeps, in words; nothing for one that keeps none."""
+    return f", {choice.exemplars} exemplars" if keeps_exemplars(method) and choice.exemplars else ""
 
 
 def _count(runs: Sequence) -> str:

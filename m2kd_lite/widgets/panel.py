@@ -13,7 +13,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from m2kd_lite.errors import M2KDError
-from m2kd_lite.plots import html_image
+from m2kd_lite.pictures.plots import html_image
 
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it

@@ -13,13 +13,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from m2kd_lite import metrics, snapshots, witness
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
-from m2kd_lite.masks import active
-from m2kd_lite.methods import METHODS
-from m2kd_lite.pictures_rebuilding import rebuilt_model
-from m2kd_lite.rundir import read_run
+from m2kd_lite.method import metrics, snapshots
+from m2kd_lite.method.masks import active
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.pictures.rebuilding import rebuilt_model
+from m2kd_lite.training import witness
+from m2kd_lite.training.rundir import read_run
 from m2kd_lite.widgets.panel import LABEL, Panel
 
 
@@ -37,7 +38,7 @@ class Models:
     past: snapshots.Snapshots
     stream: ClassStream | None = None
     live: witness.Witness | None = None
-    results: tuple[dict, ...] | None = None
+    results: tuple[dict, ...] = ()
 
     @classmethod
     def of(cls, path: Path) -> Models:

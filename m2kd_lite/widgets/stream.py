@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from m2kd_lite.config import CLASS_ORDERS
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.pictures_stream import class_stream
+from m2kd_lite.pictures.stream import class_stream
 from m2kd_lite.widgets.panel import Panel
 
 CLASS_BATCHES = (5, 10, 20, 25, 50)

@@ -13,11 +13,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from m2kd_lite import losses, snapshots, targets
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
-from m2kd_lite.pictures import target_rows
-from m2kd_lite.rundir import read_run
+from m2kd_lite.method import losses, snapshots, targets
+from m2kd_lite.pictures.lessons import target_rows
+from m2kd_lite.training.rundir import read_run
 from m2kd_lite.widgets.panel import Panel
 
 PLANS = {"Eq. 1: LwF-MC": targets.penultimate, "Eq. 2: M²KD": targets.own_step}

@@ -17,10 +17,10 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from m2kd_lite import progress
 from m2kd_lite.events import OnEvent
-from m2kd_lite.pictures_training import PHASES, training_curves
-from m2kd_lite.plots import html_image
+from m2kd_lite.pictures.plots import html_image
+from m2kd_lite.pictures.training import PHASES, training_curves
+from m2kd_lite.training import progress
 from m2kd_lite.widgets.panel import WIDTH, status
 
 REDRAW_SECONDS = 1.0    # between two drawings, at least
@@ -93,7 +93,7 @@ class TrainingView(ipywidgets.VBox):
             self._stale = True
             self.text.value = status(describe(self.history))
         if kind == "epoch":
-            self.latest.value = f'<p style="margin: 0">{escape(progress.describe(event))}</p>'
+            self.latest.value = f'<p style="margin: 0">{escape(progress.describe(event) or "")}</p>'
         if kind == "run":
             self._end(event["state"])
         if self._stale and (kind in ("step", "run") or self._clock() >= self._due):
@@ -151,7 +151,7 @@ def _someone_looks() -> bool:
     not. The environment cannot tell: a batch that is started from a cell inherits JPY_SESSION_NAME, and nbval's kernel has
     a history file as a person's has. Voilà names no cell, but itself.
     """
-    request = getattr(get_ipython(), "get_parent", dict)()      # no shell, or one in a terminal: no request
+    request: dict = getattr(get_ipython(), "get_parent", dict)()      # no shell, or one in a terminal: no request
     return "cellId" in request.get("metadata", {}) or os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
 
 
@@ -173,9 +173,9 @@ def _tell_when_the_cell_fails(view: TrainingView) -> None:
 
 
 def _epochs(history: Sequence[dict]) -> list[dict]:
-    """Its epochs in order. Those that a resumed run repeats are there twice: the later one counts."""
+    """Its epochs in order, of the classifier: a painter's loss is of another kind. Those that a resumed run repeats are there twice: the later one counts."""
     latest = {(event["step"], PHASES.index(event["phase"]), event["epoch"]): event
-              for event in history if event["event"] == "epoch"}
+              for event in history if event["event"] == "epoch" and event["phase"] in PHASES}
     return [latest[place] for place in sorted(latest)]
 
 

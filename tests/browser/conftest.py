@@ -59,7 +59,7 @@ def project(browser_type_launch_args, environment, tmp_path_factory):
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for tables in ("results", "paper"):
         shutil.copytree(ROOT / "data" / tables, folder / "data" / tables)
-    subprocess.run([sys.executable, "-c", "from m2kd_lite import playground; playground.prepare()"], check=True,
+    subprocess.run([sys.executable, "-c", "from m2kd_lite.course import playground; playground.prepare()"], check=True,
                    cwd=folder / "notebooks", env=environment)
     return folder
 
@@ -67,7 +67,7 @@ def project(browser_type_launch_args, environment, tmp_path_factory):
 @pytest.fixture(scope="session")
 def voila(project, environment):
     """The address of the playground as a page."""
-    with serving(["-m", "m2kd_lite.playground", "--no-browser"], project, environment) as address:
+    with serving(["-m", "m2kd_lite.cli", "playground", "--no-browser"], project, environment) as address:
         yield f"{address}/?token={TOKEN}"
 
 

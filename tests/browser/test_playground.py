@@ -110,6 +110,22 @@ def test_what_was_measured_is_shown_for_another_class_batch_and_pruning_ratio(pl
     expect(sentence(explorer)).to_contain_text("M²KD, ratio 0.8 ends at")
 
 
+def test_photographs_that_were_measured_are_shown_and_cannot_be_trained_here(as_page):
+    explorer = reach(as_page.page, "Pruning ratio")
+    images = chosen(explorer, "Data set")
+    names = [name.replace("\xa0", " ") for name in images.locator("option").all_inner_texts()]        # no name breaks in the middle
+    images.select_option(index=next(i for i, name in enumerate(names) if name.startswith("CIFAR-100: profile quick")))
+    chosen(explorer, "iCaRL").check()
+    chosen(explorer, "Exemplars").select_option("800")
+    expect(sentence(explorer)).to_contain_text("iCaRL, 800 exemplars ends at")
+    move(slider(explorer, "Class batch"), "ArrowLeft")
+    expect(sentence(explorer)).to_contain_text("it cannot be trained here, for its images are not embedded")
+    expect(explorer.get_by_role("button", name="Train it now")).to_be_hidden()
+    chosen(explorer, "iCaRL").uncheck()
+    images.select_option("glyphs")
+    assert not as_page.wrong
+
+
 def test_what_is_not_there_is_trained_cancelled_and_trained_to_its_end(explorer, request):
     """The notebook and the page share a bank: each trains another run."""
     seed = "1" if "as_page" in request.node.name else "2"

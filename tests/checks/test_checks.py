@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from m2kd_lite import checks, exemplars, losses, masks, metrics, snapshots, targets
+from m2kd_lite import checks
 from m2kd_lite.checks import engine
 from m2kd_lite.checks.compare import differs, same, unlike
 from m2kd_lite.errors import M2KDError
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.method import aligning, exemplars, losses, masks, metrics, snapshots, targets
+from m2kd_lite.method.nets import IncrementalNet
 
 # ---- what a student may write, right and wrong ----------------------------------------------------------------------
 
@@ -324,6 +325,66 @@ def all_classes(labels, total):
     return range(total)
 
 
+# ---- what nothing beats, and aligned rows ---------------------------------------------------------------------------
+
+def frontier_by_sweeping(carried, accuracy):
+    """From the cheapest on; the most accurate of those with the same bytes first."""
+    found, best = [], None
+    for i in sorted(range(len(carried)), key=lambda i: (carried[i], -accuracy[i], i)):
+        if best is None or accuracy[i] > accuracy[best] or (carried[i], accuracy[i]) == (carried[best], accuracy[best]):
+            found.append(i)
+            best = i
+    return found
+
+
+def frontier_in_numpy(carried, accuracy):
+    x, y = np.array(carried), np.array(accuracy)
+    beats = (x[:, None] <= x) & (y[:, None] >= y) & ((x[:, None] < x) | (y[:, None] > y))
+    left = np.flatnonzero(~beats.any(0))
+    return left[np.argsort(x[left], kind="stable")].tolist()
+
+
+def share(weight, old):
+    return torch.linalg.vector_norm(weight[:old], dim=1).mean() / torch.linalg.vector_norm(weight[old:], dim=1).mean() if old else 1.0
+
+
+def rows_in_a_loop(weight, old):
+    lengths = [float((row * row).sum()) ** 0.5 for row in weight]
+    if old == 0:
+        return weight
+    ratio = (sum(lengths[:old]) / old) / (sum(lengths[old:]) / (len(lengths) - old))
+    return torch.stack([row * (ratio if i >= old else 1.0) for i, row in enumerate(weight)])
+
+
+def rows_of_a_copy(weight, old):
+    new = weight.clone()
+    new[old:] *= share(weight, old)
+    return new
+
+
+def rows_like(ratio, of="all", empty=True):
+    """Rows scaled by a wrong number, which is made of both blocks; `empty`: whether step 1 was thought of."""
+    def wrong(weight, old):
+        if old == 0 and empty:
+            return weight.clone()
+        new, part = weight.clone(), {"old": slice(0, old), "new": slice(old, None)}.get(of, slice(None))
+        new[part] = new[part] * ratio(weight[:old], weight[old:])
+        return new
+    return wrong
+
+
+def long(rows):
+    return rows.pow(2).sum(1).sqrt()
+
+
+def beaten_like(beats):
+    def wrong(carried, accuracy):
+        pairs = list(zip(carried, accuracy, strict=True))
+        left = [i for i, (x, y) in enumerate(pairs) if not any(beats(u, v, x, y) for j, (u, v) in enumerate(pairs) if j != i)]
+        return sorted(left, key=lambda i: pairs[i][0])
+    return wrong
+
+
 RIGHT = {
     "average_incremental_accuracy": [statistics.fmean, np.mean, lambda top1: sum(a / len(top1) for a in top1)],
     "forgetting": [forgetting_by(), forgetting_in_numpy_style],
@@ -338,6 +399,8 @@ RIGHT = {
     "reconstruct": [state_like(), state_in_loops],
     "herding": [herding_like(), herding_by_distance],
     "nearest_mean": [mean_in_loops, mean_in_numpy_style, mean_like(lambda x, means: (x @ means.T).argmax(1))],
+    "frontier": [frontier_by_sweeping, frontier_in_numpy, lambda carried, accuracy: np.array(frontier_by_sweeping(carried, accuracy)).tolist()],
+    "aligned_rows": [rows_in_a_loop, lambda weight, old: torch.cat([weight[:old], weight[old:] * share(weight, old)]), rows_of_a_copy],
 }
 
 MUTANTS = [(name, fragment, function) for name, rows in {
@@ -560,6 +623,38 @@ MUTANTS = [(name, fragment, function) for name, rows in {
             label: place for place, label in enumerate(sorted(set(labels.tolist()), key=labels.tolist().index))})),
         ("last class that has been seen", mean_like(classes=lambda labels, total: range(int(labels.max())))),
     ],
+    "frontier": [
+        ("each beats the other", beaten_like(lambda u, v, x, y: u <= x and v >= y)),
+        ("same bytes and more accuracy", beaten_like(lambda u, v, x, y: u < x and v >= y)),
+        ("fewer bytes and the same accuracy", beaten_like(lambda u, v, x, y: u <= x and v > y)),
+        ("better in both beats here", beaten_like(lambda u, v, x, y: u < x and v > y)),
+        ("better in one of the two", beaten_like(lambda u, v, x, y: u < x or v > y)),
+        ("more bytes count", beaten_like(lambda u, v, x, y: u >= x and v >= y and (u, v) != (x, y))),
+        ("less accuracy counts", beaten_like(lambda u, v, x, y: u <= x and v <= y and (u, v) != (x, y))),
+        ("not in the order of bytes", lambda carried, accuracy: sorted(frontier_by_sweeping(carried, accuracy))),
+        ("descending", lambda carried, accuracy: frontier_by_sweeping(carried, accuracy)[::-1]),
+        ("count from 1", lambda carried, accuracy: [i + 1 for i in frontier_in_numpy(carried, accuracy)]),
+        ("the bytes themselves", lambda carried, accuracy: [carried[i] for i in frontier_in_numpy(carried, accuracy)]),
+        ("nothing is beaten here", lambda carried, accuracy: np.argsort(carried, kind="stable").tolist()),
+        ("settings that are beaten", lambda carried, accuracy: [
+            i for i in sorted(range(len(carried)), key=lambda i: carried[i]) if i not in frontier_in_numpy(carried, accuracy)]),
+    ],
+    "aligned_rows": [
+        ("upside down", rows_like(lambda old, new: long(new).mean() / long(old).mean(), "new")),
+        ("they stay as they are", rows_like(lambda old, new: long(new).mean() / long(old).mean(), "old")),
+        ("by the ratio that is meant", rows_like(lambda old, new: long(old).mean() / long(new).mean(), "old")),
+        ("all rows are scaled", rows_like(lambda old, new: long(old).mean() / long(new).mean())),
+        ("its own factor", rows_like(lambda old, new: long(old).mean() / long(new)[:, None], "new")),
+        ("to length 1", lambda weight, old: F.normalize(weight, dim=1)),
+        ("sums of the lengths", rows_like(lambda old, new: long(old).sum() / long(new).sum(), "new")),
+        ("length of the mean row", rows_like(lambda old, new: old.mean(0).norm() / new.mean(0).norm(), "new")),
+        ("whole blocks", rows_like(lambda old, new: old.norm() / new.norm(), "new")),
+        ("squared lengths", rows_like(lambda old, new: (long(old) ** 2).mean() / (long(new) ** 2).mean(), "new")),
+        ("absolute values", rows_like(lambda old, new: old.abs().sum(1).mean() / new.abs().sum(1).mean(), "new")),
+        ("columns, the features", rows_like(lambda old, new: long(old.T).mean() / long(new.T).mean(), "new")),
+        ("mean of nothing", rows_like(lambda old, new: long(old).mean() / long(new).mean(), "new", empty=False)),
+        ("only the new rows", lambda weight, old: rows_of_a_copy(weight, old)[old:]),
+    ],
 }.items() for fragment, function in rows]
 
 LIBRARY = {
@@ -568,6 +663,7 @@ LIBRARY = {
     "multi_model_plan": targets.own_step, "multi_model_targets": targets.target_matrix,
     "auxiliary_loss": losses.auxiliary_loss, "prune": masks.prune, "active": masks.active,
     "reconstruct": snapshots.Snapshots.state, "herding": exemplars.herding, "nearest_mean": checks.exemplars.nearest_mean,
+    "frontier": metrics.frontier, "aligned_rows": aligning.aligned_rows,
 }
 NAMES = sorted(LIBRARY)
 
@@ -610,7 +706,7 @@ def test_a_right_answer_in_any_style_passes(name, function, capsys):
 def test_a_mistake_is_called_by_its_name(name, fragment, function):
     message = message_of(name, function)
     assert fragment in message and message.startswith(f"{name}: ") and "\n" not in message
-    assert re.search(r"[.?] Look at (Eq|section|docs|the docstring|torch|iCaRL).*\.$", message)
+    assert re.search(r"[.?] Look at (Eq|section|docs|the docstring|torch|iCaRL|the lesson|Zhao).*\.$", message)
     for other_name, other, _ in MUTANTS:
         assert other_name != name or other == fragment or other not in message
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import small_config
 from filelock import FileLock, Timeout
 
-from m2kd_lite import rundir
-from m2kd_lite.background import BackgroundRun
+from m2kd_lite.course.background import BackgroundRun
+from m2kd_lite.training import rundir
 
 pytestmark = pytest.mark.system
 
@@ -82,7 +82,7 @@ def test_a_killed_process_is_said_to_have_ended(tmp_path):
 
 def test_a_run_does_not_outlive_the_process_that_began_it(tmp_path):
     """As when a kernel is killed."""
-    program = ("import sys; from pathlib import Path; from m2kd_lite.background import BackgroundRun; from m2kd_lite.config import RunConfig;"
+    program = ("import sys; from pathlib import Path; from m2kd_lite.course.background import BackgroundRun; from m2kd_lite.config import RunConfig;"
                "run = BackgroundRun(RunConfig.make(dict(method='finetune', dataset='digits', class_batch=5, epochs=4000)),"
                "Path(sys.argv[1]), lambda event: print(run._child.pid if event['event'] == 'epoch' else 0, flush=True), print); run.wait()")
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)

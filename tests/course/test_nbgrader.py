@@ -9,11 +9,11 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from m2kd_lite import course
+from m2kd_lite.course import grade, student
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LESSON = "05_pruning_and_reconstruction"
 # The ratio is taken for the share that is kept.
 MUTANT = "\n\nright = my_prune\n\n\ndef my_prune(weights, masks, step, ratio):\n    return right(weights, masks, step, 1 - ratio)\n"
@@ -71,7 +71,7 @@ def marks(folder, student):
 
 def test_what_nbgrader_releases_is_what_make_student_writes(folder):
     released = nbformat.read(folder / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
-    assert released.cells == nbformat.reads(course.student_version(ROOT / "notebooks" / f"{LESSON}.ipynb"), 4).cells
+    assert released.cells == nbformat.reads(student.student_version(ROOT / "notebooks" / f"{LESSON}.ipynb"), 4).cells
 
 
 def test_the_solutions_get_full_marks(folder):
@@ -91,6 +91,15 @@ def test_the_graded_copy_says_which_mistake_it_was_and_nothing_was_trained(folde
     (error,) = [output for output in graded.outputs if output.output_type == "error"]
     assert error.ename == "NotYet" and error.evalue.startswith("prune: ")
     lesson = nbformat.read(folder / "autograded" / "ada" / LESSON / f"{LESSON}.ipynb", as_version=4)
-    skipped = [cell for cell in lesson.cells if course.NOT_GRADED in cell.metadata.get("tags", [])]
+    skipped = [cell for cell in lesson.cells if student.NOT_GRADED in cell.metadata.get("tags", [])]
     assert any("train.run(" in cell.source for cell in skipped)
     assert all(cell.outputs == [] and cell.execution_count is None for cell in skipped)
+
+
+def test_grading_without_it_gives_the_same_points_and_the_remarks_besides(folder, tmp_path):
+    rows = grade.grade(folder / "submitted", tmp_path / "remarks.csv", workers=2)
+    for name in ("ada", "ben", "cleo"):
+        own = {row["exercise"]: row for row in rows if row["student"] == name}
+        assert {f"check-my_{exercise}": float(row["points"]) for exercise, row in own.items()} == marks(folder, name)
+        assert all(row["answer"].startswith("calls ") == (name != "cleo") for row in own.values())
+    assert [(row["exercise"], row["check"]) for row in rows if row["check"]] == [("prune", "altered")]

@@ -7,13 +7,15 @@ import nbformat
 import pytest
 from conftest import small_config
 
-from m2kd_lite import notebook, storage
 from m2kd_lite.config import RunConfig
+from m2kd_lite.course import demo, notebook
 from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite.files import places, storage
+from m2kd_lite.results import bank, paper
 
 pytestmark = pytest.mark.system
 
-SOURCE = notebook.project_root() / notebook.FULL_RUN
+SOURCE = places.find(places.FULL_RUN)
 
 
 def outputs(path):
@@ -79,25 +81,43 @@ def test_the_same_settings_find_the_same_folder():
     assert notebook.run_folder(a) == notebook.run_folder(small_config("m2kd")) != notebook.run_folder(b)
 
 
-def test_demo_runs_three_methods_and_a_second_call_runs_nothing_again(tmp_path):
+def test_the_demo_says_what_comes_and_a_second_call_runs_nothing_again(tmp_path):
     command = [sys.executable, "-m", "m2kd_lite.cli", "demo", "--profile", "smoke", "--out", str(tmp_path / "demo")]
     first = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
     page = tmp_path / "demo" / "report.html"
-    assert f"report: {page}" in first.stdout and "[3/3] m2kd" in first.stderr
-    assert all(name in page.read_text() for name in ("FT", "LwF-MC", "M²KD"))
+    told = " ".join(first.stderr.split())
+    assert f"report: {page}" in first.stdout
+    assert "4 runs of notebooks/06_full_run.ipynb (glyphs, 20 new classes a step, profile smoke)" in told and "on an idle machine." in told
+    assert "[4/4]" in told and "LwF-MC: step 5/5 done in" in told and "The page: figures and tables" in told
+    lead = '<p class="lead">Of the first 20 classes fine-tuning still knows'
+    assert all(name in page.read_text() for name in ("FT", "LwF-MC", "M²KD", lead))
     kept = (tmp_path / "demo" / "m2kd" / "metrics.json").read_bytes()
     second = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
-    assert "already finished" in second.stderr and (tmp_path / "demo" / "m2kd" / "metrics.json").read_bytes() == kept
+    assert second.stderr.count("already finished") == 4 and "runs of notebooks" not in second.stderr
+    assert (tmp_path / "demo" / "m2kd" / "metrics.json").read_bytes() == kept
+
+
+def test_the_demos_setting_is_in_its_bank_with_every_seed_that_is_reported():
+    measured = bank.load(places.find(demo.BANK))
+    for method in demo.SHOWN:
+        found = paper.runs(measured, RunConfig.make(demo.SETTING | {"method": method}))
+        assert set(demo.SEEDS) <= {run[0]["seed"] for run in found} and all(len(run) == 5 for run in found)
+
+
+def test_the_demos_runs_are_expected_on_the_first_core_that_is_free():
+    configs = [RunConfig.make(demo.SETTING | {"method": method}) for method in demo.SHOWN]
+    plain, pruned = 10 * 6.0 + demo.KERNEL_SECONDS, 11 * 6.0 + demo.KERNEL_SECONDS
+    assert [demo._expected(configs, workers, 6.0) for workers in (1, 2, 4)] == [3 * plain + pruned, plain + pruned, pruned]
 
 
 def test_the_librarys_code_is_shown_as_it_is_without_its_docstring():
-    from m2kd_lite import losses, masks
+    from m2kd_lite.method import losses, masks
     shown = notebook.source(losses.total_loss).data
-    assert shown == ("`m2kd_lite/losses.py`:\n\n```python\n"
+    assert shown == ("`m2kd_lite/method/losses.py`:\n\n```python\n"
                      "def total_loss(main: Tensor, auxiliary: Tensor, lambda_aux: float) -> Tensor:\n"
                      "    return main + lambda_aux * auxiliary\n```")
     decorated = notebook.source(masks.prune).data
-    assert decorated.startswith("`m2kd_lite/masks.py`") and "@torch.no_grad()" in decorated
+    assert decorated.startswith("`m2kd_lite/method/masks.py`") and "@torch.no_grad()" in decorated
     assert '"""' not in decorated and "# A stable sort" in decorated
 
 

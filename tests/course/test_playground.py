@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from m2kd_lite import notebook, playground
-from m2kd_lite.errors import BadInput, M2KDError
+from m2kd_lite import cli
+from m2kd_lite.course import playground
+from m2kd_lite.errors import M2KDError
 
 pytestmark = pytest.mark.system
 
@@ -19,15 +20,16 @@ def test_it_is_served_to_this_machine_only_and_a_callers_options_come_last():
 
 def test_without_voila_one_line_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["playground"])
     with pytest.raises(SystemExit) as end:
-        playground.main()
+        cli.main(["playground", "--no-browser"])
     said = capsys.readouterr().err
     assert end.value.code == M2KDError.exit_status and said.count("\n") == 1
-    assert "Voilà is not installed; get it with: python -m pip install -c constraints.txt -e '.[playground]'" in said
+    assert "Voilà is not installed; get it with: python -m pip install voila" in said
 
 
-def test_outside_a_clone_it_is_told_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebook, "project_root", lambda: tmp_path)
-    with pytest.raises(BadInput, match="playground.ipynb: not there; run this from a clone of the project"):
-        playground.command([])
+def test_options_of_voila_reach_it(monkeypatch):
+    given = []
+    monkeypatch.setattr(playground, "serve", lambda options, on_event: given.extend(options))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["playground", "--no-browser", "--port=8900"])
+    assert end.value.code == 0 and given == ["--no-browser", "--port=8900"]

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from m2kd_lite import data
-from m2kd_lite.data import cache as data_cache
-from m2kd_lite.data import downloads, glyphs, imagefolder
+from m2kd_lite.data import cache as data_cache, downloads, glyphs, imagefolder, layout, tree
 from m2kd_lite.data.decode import decode_many
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.data.stream import ClassStream, class_columns, class_order
@@ -275,7 +274,7 @@ def test_broken_and_foreign_files_are_left_out_by_name_every_time(tmp_path):
 def test_many_files_are_decoded_by_several_processes_in_order(tmp_path, monkeypatch):
     root = make_tree(tmp_path)
     alone = data.load("imagefolder", str(root))
-    monkeypatch.setattr(imagefolder, "_CHUNK", 4)           # 18 files are now many
+    monkeypatch.setattr(tree, "CHUNK", 4)           # 18 files are now many
     monkeypatch.setattr(data_cache, "cached", lambda name, key, make, on_event: make())
     monkeypatch.setattr(imagefolder, "cached", data_cache.cached)
     said = []
@@ -288,10 +287,10 @@ def test_many_files_are_decoded_by_several_processes_in_order(tmp_path, monkeypa
 def test_images_of_one_shape_travel_between_processes_as_one_array(tmp_path):
     root = make_tree(tmp_path, sizes=((32, 32), (32, 48)))
     paths = [str(root / "train" / "ant" / f"{i}.png") for i in range(4)]
-    alike = decode_many(paths[::2])
+    alike = decode_many(paths[::2], 32).pixels
     assert isinstance(alike, np.ndarray) and alike.shape == (2, 3, 32, 32)
-    assert [image.shape[2] for image in decode_many(paths)] == [32, 48, 32, 48]
-    assert decode_many(["a.txt", "b.txt"]) == ["not an image file"] * 2
+    assert decode_many(paths, 32) is None and decode_many(paths, None).pixels.shape == (4, 3, 224, 224)
+    assert decode_many(["a.txt", "b.txt"], 32).left_out == {0: "not an image file", 1: "not an image file"}
 
 
 def test_the_cache_is_keyed_by_content(tmp_path, monkeypatch):
@@ -373,7 +372,7 @@ def test_young_files_may_still_change_unseen_and_are_hashed_every_time(tmp_path,
 def test_every_sign_of_change_changes_the_signature(monkeypatch):
     def signature(name="train/ant/0.png", **changes):
         stat = dict(st_size=1, st_mtime_ns=2, st_ctime_ns=3, st_ino=4) | changes
-        return imagefolder._signature([imagefolder._File(name, 0, SimpleNamespace(**stat))], 10**12)
+        return imagefolder._signature([layout.Entry(name, 0, SimpleNamespace(**stat))], 10**12)
     same = signature()
     assert same == signature() and same is not None
     assert same not in [signature(name="train/ant/1.png"), signature(st_size=9), signature(st_mtime_ns=9),
@@ -432,7 +431,7 @@ def test_trees_that_cannot_be_used(tmp_path, spoil, message):
 @pytest.mark.system
 def test_the_real_cifar_100_when_it_is_there():
     from pathlib import Path
-    root = Path(__file__).parents[1] / "data" / "cifar100"
+    root = Path(__file__).parents[2] / "data" / "cifar100"
     if not (root / "train").is_dir():
         pytest.skip("data/cifar100 is not there: README, 'Your own images', says how to lay it out")
     images = data.load("imagefolder", str(root))
@@ -480,3 +479,14 @@ def test_fewer_images_are_the_first_of_each_class(drawn):
 def test_class_batches_that_cannot_be(drawn, class_batch):
     with pytest.raises(BadInput, match=f"--class-batch {class_batch}: not allowed; give a whole number from 1 to 100"):
         ClassStream.of(drawn, "natural", class_batch, 0)
+
+
+def test_the_first_step_may_bring_more_classes():
+    from m2kd_lite.data.stream import class_columns
+    assert class_columns(100, 10, 50) == [range(50), *(range(start, start + 10) for start in range(50, 100, 10))]
+    assert class_columns(10, 4, 3) == [range(3), range(3, 7), range(7, 10)] and class_columns(10, 4) == class_columns(10, 4, 4)
+    assert class_columns(10, 4, 10) == [range(10)]
+    stream = ClassStream.of(data.load("digits"), "natural", 2, 0, first_class_batch=5)
+    assert [len(own) for own in stream.columns] == [5, 2, 2, 1] and set(stream.train(1)[1].tolist()) == set(range(5))
+    with pytest.raises(BadInput, match="--first-class-batch 11: not allowed; give a whole number from 1 to 10, the classes of digits"):
+        ClassStream.of(data.load("digits"), "natural", 2, 0, first_class_batch=11)

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from m2kd_lite import storage
 from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile
+from m2kd_lite.files import storage
 
 
 def test_a_written_file_has_the_mode_that_other_files_get_and_nothing_temporary_is_left(tmp_path):

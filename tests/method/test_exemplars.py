@@ -7,13 +7,15 @@ import torch
 from conftest import small_config
 from PIL import Image
 
-from m2kd_lite import exemplars, metrics, storage, train
 from m2kd_lite.config import EXEMPLAR_METHODS
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput
-from m2kd_lite.methods import METHODS
-from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.snapshots import Snapshots
+from m2kd_lite.files import storage
+from m2kd_lite.method import exemplars, metrics
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.snapshots import Snapshots
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.training import train
 
 
 def unit_rows(count, width=8, seed=0):
@@ -193,7 +195,7 @@ def test_exemplars_are_trained_on_and_their_old_columns_come_from_the_teacher(mo
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(method="icarl", exemplars=0), "--exemplars 0: not allowed; give at least one a class"),
+    (dict(method="icarl", exemplars=0), "--exemplars 0: not allowed; give at least one per class"),
     (dict(method="lwf-mc", exemplars=20), "--exemplars 20: not allowed; give 0: --method lwf-mc keeps no exemplars"),
 ])
 def test_a_budget_that_does_not_fit_the_method_is_refused(changes, message):

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from m2kd_lite import losses
+from m2kd_lite.method import losses
 
 N, STEPS, TOTAL = 5, [range(0, 3), range(3, 5), range(5, 9)], 12     # P = 3; 12 classes in the whole stream
 ALPHA, LAMBDA = 0.5, 1.3

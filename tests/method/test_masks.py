@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2kd_lite import masks
 from m2kd_lite.errors import LayerExhausted
+from m2kd_lite.method import masks
 
 ratios = st.floats(0.05, 0.95)
 # Few distinct magnitudes, so that ties (and zeros, common after a prune) are the rule.

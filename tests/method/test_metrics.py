@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from m2kd_lite import metrics
+from m2kd_lite.method import metrics
 
 
 def test_forgetting_is_the_mean_fall_from_the_best():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from m2kd_lite.nets import BasicBlock, IncrementalNet
+from m2kd_lite.method.nets import BasicBlock, IncrementalNet
 
 
 def test_torch_and_torchvision_are_a_matching_pair():

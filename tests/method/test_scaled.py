@@ -5,10 +5,11 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import draws, metrics, scaled, train
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.methods import METHODS
-from m2kd_lite.snapshots import Snapshots
+from m2kd_lite.method import metrics, scaled
+from m2kd_lite.method.snapshots import Snapshots
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.training import draws, train
 
 N, OLD, SEEN, TOTAL = 5, 4, 7, 10
 

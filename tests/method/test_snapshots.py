@@ -6,10 +6,11 @@ import pytest
 import torch
 import zstandard
 
-from m2kd_lite import masks, snapshots, storage
 from m2kd_lite.errors import BadInput, DamagedFile
-from m2kd_lite.nets import IncrementalNet
-from m2kd_lite.snapshots import Snapshots, ledger
+from m2kd_lite.files import storage
+from m2kd_lite.method import masks, snapshots
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.snapshots import Snapshots, ledger
 
 
 def history(backbone="resnet8", steps=3, classes=4, ratio=0.75, pruned=True):

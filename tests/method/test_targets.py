@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from m2kd_lite import targets
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.method import targets
+from m2kd_lite.method.nets import IncrementalNet
 
 COLUMNS = [range(0, 2), range(2, 4), range(4, 6)]
 

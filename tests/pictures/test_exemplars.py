@@ -4,13 +4,13 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from m2kd_lite import pictures_exemplars
-from m2kd_lite.plots import COLOURS
+from m2kd_lite import pictures
+from m2kd_lite.pictures.plots import COLOURS
 
 
 def test_each_pick_has_its_rank_beside_it_and_both_means_are_where_they_are():
     points = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -0.5], [0.25, 0.25]])
-    figure = pictures_exemplars.picked_points(points, {"herding": [2, 0], "at random": [1]}, "Two ways")
+    figure = pictures.exemplars.picked_points(points, {"herding": [2, 0], "at random": [1]}, "Two ways")
     herding, chance = figure.axes
     assert {text.get_text(): tuple(text.xy) for text in herding.texts} == {"1": (0.0, -0.5), "2": (1.0, 0.0)}
     assert [text.get_text() for text in chance.texts] == ["1"] and chance.get_title("left") == "at random"
@@ -21,14 +21,14 @@ def test_each_pick_has_its_rank_beside_it_and_both_means_are_where_they_are():
 
 
 def test_a_single_way_to_pick_is_drawn_alone():
-    figure = pictures_exemplars.picked_points(torch.randn(5, 2), {"herding": [0, 1]}, "One way")
+    figure = pictures.exemplars.picked_points(torch.randn(5, 2), {"herding": [0, 1]}, "One way")
     assert len(figure.axes) == 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_picked_images_stand_in_their_order(channels):
     images = torch.arange(3 * channels * 16, dtype=torch.uint8).view(3, channels, 4, 4)
-    figure = pictures_exemplars.picked_images(images, "Three")
+    figure = pictures.exemplars.picked_images(images, "Three")
     assert [axis.get_title() for axis in figure.axes] == ["1", "2", "3"]
     for axis, image in zip(figure.axes, images, strict=True):
         assert np.array_equal(axis.images[0].get_array().reshape(4, 4, -1), image.permute(1, 2, 0).numpy())
@@ -36,7 +36,7 @@ def test_the_picked_images_stand_in_their_order(channels):
 
 
 def test_the_band_spans_the_random_orders_and_the_lines_are_herding_and_their_mean():
-    figure = pictures_exemplars.distance_to_the_mean([0.4, 0.2, 0.1], [[0.9, 0.6, 0.3], [0.5, 0.4, 0.5]], "Nearer")
+    figure = pictures.exemplars.distance_to_the_mean([0.4, 0.2, 0.1], [[0.9, 0.6, 0.3], [0.5, 0.4, 0.5]], "Nearer")
     axis = figure.axes[0]
     lines = {line.get_label(): line.get_ydata().tolist() for line in axis.lines}
     assert lines["herding"] == [0.4, 0.2, 0.1] and lines["their mean"] == pytest.approx([0.7, 0.5, 0.4])
@@ -48,7 +48,7 @@ def test_the_band_spans_the_random_orders_and_the_lines_are_herding_and_their_me
 
 def test_the_histogram_counts_every_image_on_its_own_side_of_the_line():
     cosines = torch.tensor([-0.1, 0.2, 0.499, 0.5, 0.7, 0.95])
-    figure = pictures_exemplars.nearest_cosines(cosines, "The trap")
+    figure = pictures.exemplars.nearest_cosines(cosines, "The trap")
     axis = figure.axes[0]
     left, right = axis.containers
     assert [sum(bar.get_height() for bar in bars) for bars in (left, right)] == [3, 3]
@@ -60,11 +60,11 @@ def test_the_histogram_counts_every_image_on_its_own_side_of_the_line():
 
 
 def test_no_image_below_the_line_is_said_too():
-    assert "0 lie below 0.5" in pictures_exemplars.nearest_cosines(torch.full((4,), 0.9), "The trap").alt_text
+    assert "0 lie below 0.5" in pictures.exemplars.nearest_cosines(torch.full((4,), 0.9), "The trap").alt_text
 
 
 def test_what_was_asked_for_is_one_bar_a_class_in_the_colour_of_its_step():
-    figure = pictures_exemplars.asked_for([10.0, 20.0, 300.0, 500.0], [range(0, 2), range(2, 4)], "Asked for")
+    figure = pictures.exemplars.asked_for([10.0, 20.0, 300.0, 500.0], [range(0, 2), range(2, 4)], "Asked for")
     bars = [bar for group in figure.axes[0].containers for bar in group]
     assert [bar.get_height() for bar in bars] == [10, 20, 300, 500]
     assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [COLOURS[0]] * 2 + [COLOURS[1]] * 2
@@ -74,7 +74,7 @@ def test_what_was_asked_for_is_one_bar_a_class_in_the_colour_of_its_step():
 def test_bars_by_layer_have_the_first_layer_on_top_and_say_the_extremes():
     panels = {"importance": {"EWC": {"conv1": 0.9, "main": 0.1}},
               "moved": {"FT": {"conv1": 0.2, "main": 2.0}, "EWC": {"conv1": 0.1, "main": 0.4}}}
-    figure = pictures_exemplars.by_layer(panels, "Held")
+    figure = pictures.exemplars.by_layer(panels, "Held")
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["conv1", "main"] and left.yaxis_inverted()
     assert [[bar.get_width() for bar in group] for group in right.containers] == [[0.2, 2.0], [0.1, 0.4]]

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from m2kd_lite import losses, pictures_heads
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite import pictures
+from m2kd_lite.method import losses
+from m2kd_lite.method.nets import IncrementalNet
 
 
 def images(size=32, channels=3):
@@ -23,7 +24,7 @@ def written(figure):
 
 def test_shapes_are_those_of_the_maps_that_the_heads_are_given():
     net = network()
-    shapes = pictures_heads.map_shapes(net, images())
+    shapes = pictures.heads.map_shapes(net, images())
     middle, final = net.backbone(torch.zeros(2, 3, 32, 32))
     assert list(shapes) == ["stem", "stage1", "stage2", "stage3"]
     assert shapes["stage2"] == tuple(middle.shape[1:]) and shapes["stage3"] == tuple(final.shape[1:])
@@ -32,14 +33,14 @@ def test_shapes_are_those_of_the_maps_that_the_heads_are_given():
 def test_measuring_shapes_leaves_the_network_as_it_was():
     net = network().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    pictures_heads.map_shapes(net, images())
+    pictures.heads.map_shapes(net, images())
     assert net.training and all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
 
 
 @pytest.mark.parametrize(("backbone", "size", "middle", "parts"), [("resnet8", 32, 32, 3), ("resnet18", 64, 128, 4)])
 def test_the_diagram_shows_every_part_with_its_shape_and_the_branch_under_stage_2(backbone, size, middle, parts):
-    figure = pictures_heads.two_heads(network(backbone), images(size), "Two heads")
+    figure = pictures.heads.two_heads(network(backbone), images(size), "Two heads")
     places = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
     assert {f"stage {i}" for i in range(1, parts + 1)} < places.keys()
     assert places["auxiliary\nhead"][0] == places["stage 2"][0] + 1 and places["main head"][0] == parts + 3
@@ -50,7 +51,7 @@ def test_the_diagram_shows_every_part_with_its_shape_and_the_branch_under_stage_
 
 def test_the_marked_minimum_is_that_of_the_library_s_loss():
     alphas = (0, 0.5, 2)
-    figure = pictures_heads.pulled_down(0.6, alphas, "Pulled down")
+    figure = pictures.heads.pulled_down(0.6, alphas, "Pulled down")
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
     marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
     for alpha, curve, mark in zip(alphas, curves, marks, strict=True):

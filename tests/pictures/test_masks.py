@@ -3,8 +3,10 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from m2kd_lite import masks, pictures_masks, plots
-from m2kd_lite.plots import COLOURS
+from m2kd_lite import pictures
+from m2kd_lite.method import masks
+from m2kd_lite.pictures import plots
+from m2kd_lite.pictures.plots import COLOURS
 
 
 def three_steps(ratio=0.75, shape=(8, 4, 3, 3)):
@@ -18,7 +20,7 @@ def three_steps(ratio=0.75, shape=(8, 4, 3, 3)):
 def test_one_layer_draws_a_row_a_stage_with_the_mask_below_and_colours_by_owner():
     stages = [("trained", torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0, 0, 0], dtype=torch.uint8)),
               ("pruned", torch.tensor([0.0, -2.0, 0.0]), torch.tensor([0, 1, 0], dtype=torch.uint8))]
-    figure = pictures_masks.one_layer(stages, "Two stages")
+    figure = pictures.masks.one_layer(stages, "Two stages")
     trained, pruned = figure.axes
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["trained", "pruned"]
     assert [label.get_text() for label in pruned.get_xticklabels()] == ["0", "1", "0"]
@@ -30,7 +32,7 @@ def test_one_layer_draws_a_row_a_stage_with_the_mask_below_and_colours_by_owner(
 
 def test_a_model_shows_its_weights_in_full_later_ones_faded_and_free_ones_white():
     mask = three_steps()
-    figure = pictures_masks.owners_by_model(mask, [1, 2, 3], "Who owns what")
+    figure = pictures.masks.owners_by_model(mask, [1, 2, 3], "Who owns what")
     owners = mask.reshape(8, -1)
     for step, axis in enumerate(figure.axes[:3], 1):
         picture = torch.as_tensor(axis.images[0].get_array())
@@ -47,12 +49,12 @@ def test_a_model_shows_its_weights_in_full_later_ones_faded_and_free_ones_white(
 
 
 def test_a_single_model_can_be_drawn():
-    figure = pictures_masks.owners_by_model(three_steps(), [2], "Model 2 alone")
+    figure = pictures.masks.owners_by_model(three_steps(), [2], "Model 2 alone")
     assert len(figure.axes) == 2 and "model 2 uses 44 %" in figure.alt_text
 
 
 def test_capacity_draws_the_law_and_the_counts():
-    figure = pictures_masks.capacity([1.0, 0.75, 0.5625], 0.75, "What is left")
+    figure = pictures.masks.capacity([1.0, 0.75, 0.5625], 0.75, "What is left")
     law, counted = figure.axes[0].lines
     assert law.get_ydata() == pytest.approx([100, 75, 56.25]) and counted.get_ydata() == pytest.approx([100, 75, 56.25])
     assert counted.get_marker() != "None" and "step 3 56.2 %" in figure.alt_text
@@ -61,7 +63,7 @@ def test_capacity_draws_the_law_and_the_counts():
 def test_added_bytes_are_differences_by_component_and_sum_to_what_is_said():
     per_step = [{"step": k, "weights": 900, "mask": 1000 * k, "batch_norm": 2000 * k, "heads": 1000 * k * k, "exemplars": 0}
                 for k in (1, 2, 3)]
-    figure = pictures_masks.added_bytes(per_step, {"the\npaper": 20e3}, "What is added")
+    figure = pictures.masks.added_bytes(per_step, {"the\npaper": 20e3}, "What is added")
     left, right = figure.axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["mask", "batch norm", "heads"]
     assert [bar.get_height() for bar in left.patches] == [1, 1, 2, 2, 3, 5]
@@ -70,7 +72,7 @@ def test_added_bytes_are_differences_by_component_and_sum_to_what_is_said():
 
 
 def test_mask_bits_draws_each_packing_beside_the_entropy():
-    figure = pictures_masks.mask_bits({"run": [0.8, 1.3], "noise": [0.82, 1.45]}, [0.81, 1.42], "Bits")
+    figure = pictures.masks.mask_bits({"run": [0.8, 1.3], "noise": [0.82, 1.45]}, [0.81, 1.42], "Bits")
     run, noise, entropy = figure.axes[0].lines
     assert list(entropy.get_ydata()) == [0.81, 1.42]
     assert list(run.get_ydata()) == [0.8, 1.3] and run.get_marker() != noise.get_marker()
@@ -78,8 +80,8 @@ def test_mask_bits_draws_each_packing_beside_the_entropy():
 
 
 @pytest.mark.parametrize("figure", [
-    lambda: pictures_masks.owners_by_model(three_steps(), [1, 2, 3], "Who owns what"),
-    lambda: pictures_masks.capacity([1.0, 0.8], 0.8, "What is left")], ids=["grids", "curve"])
+    lambda: pictures.masks.owners_by_model(three_steps(), [1, 2, 3], "Who owns what"),
+    lambda: pictures.masks.capacity([1.0, 0.8], 0.8, "What is left")], ids=["grids", "curve"])
 def test_they_become_pictures_with_words(figure):
     drawn = figure()
     assert plots.png(drawn).startswith(b"\x89PNG") and len(drawn.alt_text.split()) > 15

@@ -1,9 +1,10 @@
 """The paper's figures with ours in them: what is there is drawn and said, and so is what is not."""
 import numpy as np
 
-from m2kd_lite import pictures_paper, plots
-from m2kd_lite.methods import METHODS
-from m2kd_lite.pictures_explorer import Curve
+from m2kd_lite import pictures
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.pictures import plots
+from m2kd_lite.pictures.explorer import Curve
 
 
 def texts(axis):
@@ -13,7 +14,7 @@ def texts(axis):
 def test_panels_draw_ours_and_the_papers_and_say_what_was_not_run():
     ours = Curve(0, [20, 40], np.array([[80.0, 60.0], [82.0, 62.0]]))
     both = Curve(3, [20, 40], np.array([[70.0, 50.0]]), [(20, 83.5), (40, 58.5)])
-    figure = pictures_paper.accuracy_panels({"20 a step": ({"FT": ours, "M²KD": both}, []), "5 a step": ({}, ["FT", "M²KD"])}, "Figure 4")
+    figure = pictures.paper.accuracy_panels({"20 a step": ({"FT": ours, "M²KD": both}, []), "5 a step": ({}, ["FT", "M²KD"])}, "Figure 4")
     full, empty = figure.axes
     assert [line.get_ydata().tolist() for line in full.lines] == [[81, 61], [70, 50], [83.5, 58.5]] and not texts(full)
     assert not empty.lines and texts(empty) == ["not run: FT, M²KD"]
@@ -23,11 +24,11 @@ def test_panels_draw_ours_and_the_papers_and_say_what_was_not_run():
 
 
 def test_one_panel_or_none_of_it_run_is_still_a_figure():
-    assert plots.png(pictures_paper.accuracy_panels({"5 a step": ({}, ["FT"])}, "Figure 4"))
+    assert plots.png(pictures.paper.accuracy_panels({"5 a step": ({}, ["FT"])}, "Figure 4"))
 
 
 def test_points_show_every_run_and_name_what_was_not_run():
-    figure = pictures_paper.points_beside({"0.6": [50.0, 52.0], "0.7": [], "0.8": [54.0]}, {"0.7": 57.1}, "average (%)", "Table 1")
+    figure = pictures.paper.points_beside({"0.6": [50.0, 52.0], "0.7": [], "0.8": [54.0]}, {"0.7": 57.1}, "average (%)", "Table 1")
     means, dots, paper = figure.axes[0].lines
     assert means.get_ydata().tolist() == [51, 54] and dots.get_ydata().tolist() == [50, 52, 54] and dots.get_xdata().tolist() == [0, 0, 2]
     assert (paper.get_xdata().tolist(), paper.get_ydata().tolist()) == ([1], [57.1])
@@ -36,13 +37,13 @@ def test_points_show_every_run_and_name_what_was_not_run():
 
 
 def test_points_without_any_run_are_still_a_figure():
-    assert plots.png(pictures_paper.points_beside({"0.6": []}, {}, "average (%)", "Table 1"))
+    assert plots.png(pictures.paper.points_beside({"0.6": []}, {}, "average (%)", "Table 1"))
 
 
 def test_no_two_methods_are_drawn_alike_not_even_without_colour():
     assert len(METHODS) <= len(plots.STYLES)
     assert len({(str(style["linestyle"]), style["marker"]) for style in plots.STYLES}) == len(plots.STYLES)
     curves = {row.title: Curve(place, [20, 40], np.array([[80.0 - place, 60.0 - place]])) for place, row in enumerate(METHODS.values())}
-    figure = pictures_paper.accuracy_panels({"all": (curves, [])}, "Every method")
+    figure = pictures.paper.accuracy_panels({"all": (curves, [])}, "Every method")
     drawn = figure.axes[0].lines
     assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn}) == len(METHODS) == len(drawn)

@@ -2,8 +2,9 @@
 import pytest
 import torch
 
-from m2kd_lite import pictures_stream, plots
+from m2kd_lite import pictures
 from m2kd_lite.data.stream import ClassStream
+from m2kd_lite.pictures import plots
 
 
 def small_stream(channels=3, classes=7):
@@ -18,12 +19,12 @@ def small_stream(channels=3, classes=7):
 def drawn(figure):
     """(row, place, grey level) of each image."""
     (axis,) = figure.axes
-    return [(round(picture.get_extent()[3] / pictures_stream.ROW), round(picture.get_extent()[0]), int(picture.get_array().max()))
+    return [(round(picture.get_extent()[3] / pictures.stream.ROW), round(picture.get_extent()[0]), int(picture.get_array().max()))
             for picture in axis.images]
 
 
 def test_each_step_is_a_row_with_the_first_image_of_its_classes():
-    figure = pictures_stream.class_stream(small_stream(), "stream")
+    figure = pictures.stream.class_stream(small_stream(), "stream")
     assert drawn(figure) == [(0, 0, 0), (0, 1, 10), (0, 2, 20), (1, 0, 30), (1, 1, 40), (1, 2, 50), (2, 0, 60)]
     words = [text.get_text() for text in figure.axes[0].texts]
     assert [word for word in words if word.isdecimal()] == ["0", "1", "2", "3", "4", "5", "6"]
@@ -31,7 +32,7 @@ def test_each_step_is_a_row_with_the_first_image_of_its_classes():
 
 
 def test_fewer_are_spread_over_the_step_and_the_words_name_what_is_shown():
-    figure = pictures_stream.class_stream(small_stream(), "stream", per_step=2)
+    figure = pictures.stream.class_stream(small_stream(), "stream", per_step=2)
     assert drawn(figure) == [(0, 0, 0), (0, 1, 20), (1, 0, 30), (1, 1, 50), (2, 0, 60)]
     assert "step 1 brings classes 0 to 2, among them name 0, name 2; step 2" in figure.alt_text
     assert "step 3 brings class 6, among them name 6." in figure.alt_text
@@ -39,7 +40,7 @@ def test_fewer_are_spread_over_the_step_and_the_words_name_what_is_shown():
 
 @pytest.mark.parametrize("channels, shape", [(1, (4, 4)), (3, (4, 4, 3))])
 def test_grey_and_colour_images_can_be_drawn(channels, shape):
-    figure = pictures_stream.class_stream(small_stream(channels), "stream", per_step=1)
+    figure = pictures.stream.class_stream(small_stream(channels), "stream", per_step=1)
     assert figure.axes[0].images[0].get_array().shape == shape
     assert figure.axes[0].images[0].get_clim() == (0, 255)      # dark images stay dark
     assert plots.png(figure).startswith(b"\x89PNG")
@@ -47,4 +48,4 @@ def test_grey_and_colour_images_can_be_drawn(channels, shape):
 
 def test_nothing_to_show_is_refused():
     with pytest.raises(ValueError, match="per_step 0"):
-        pictures_stream.class_stream(small_stream(), "stream", per_step=0)
+        pictures.stream.class_stream(small_stream(), "stream", per_step=0)

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from m2kd_lite import bank
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
+from m2kd_lite.results import bank
 
-TABLES = sorted((Path(__file__).parents[1] / "data" / "results").glob("*.csv"))
+TABLES = sorted((Path(__file__).parents[2] / "data" / "results").glob("*.csv"))
 
 
 def test_rows_of_a_run_come_back_as_they_were(finished, tmp_path):
@@ -84,7 +84,7 @@ def test_profiles_are_not_mixed_unless_that_is_said(finished, tmp_path):
     assert len(bank.load(path)) == 6
 
 
-@pytest.mark.parametrize("content, complaint", [(None, "there is no such results bank"), ("step,top1\n1,50\n", "no column variant")])
+@pytest.mark.parametrize("content, complaint", [(None, "no such results bank"), ("step,top1\n1,50\n", "no column variant")])
 def test_what_is_no_bank_is_said_to_be_none(tmp_path, content, complaint):
     path = tmp_path / "bank.csv"
     if content is not None:

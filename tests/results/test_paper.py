@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m2kd_lite import bank, paper
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
+from m2kd_lite.results import bank, paper
 
-FOLDER = Path(__file__).parents[1] / "data" / "paper"
+FOLDER = Path(__file__).parents[2] / "data" / "paper"
 REPORTED = paper.numbers(FOLDER)
 TABLE_1 = {ratio: REPORTED[(REPORTED.pruning_ratio == ratio) & (REPORTED.measure == "top1")].paper.tolist() for ratio in (0.6, 0.7, 0.8, 0.9)}
 
@@ -43,10 +43,20 @@ def test_every_number_of_the_paper_has_a_row_and_nothing_is_hidden_where_nothing
     lines = sum(len(path.read_text().splitlines()) - 1 for path in FOLDER.glob("*.csv"))
     compared = verdicts(table())
     assert len(compared) == lines
-    assert set(compared.verdict) == {"not run", "not implemented", "by definition"} <= paper.VERDICTS.keys()
+    assert set(compared.verdict) == {"not run", "by definition"} <= paper.VERDICTS.keys()
     assert compared.ours.isna().all() and (compared.runs == 0).all()
-    unknown = compared[compared.verdict == "not implemented"]
-    assert set(REPORTED.loc[unknown.index, "method"]) == {"hybrid1"}
+    other = REPORTED.iloc[:1].assign(method="lucir")
+    assert paper.compare(table(), other).verdict.tolist() == ["not implemented"]
+
+
+def test_what_icarl_s_network_says_alone_is_hybrid1():
+    run = rows(paper.paper_run("cifar100", "icarl", 20), [80.0, 70, 60, 50, 40])
+    for row, alone in zip(run, (79.0, 72, 66, 60, 51), strict=True):
+        row["top1_network"] = alone
+    compared = verdicts(table(run))
+    assert of(compared, "hybrid1 (iCaRL, network alone), CIFAR-100 by 20").ours.tolist() == [pytest.approx(65.6)]
+    assert of(compared, "hybrid1 (iCaRL, network alone), CIFAR-100 by 20").verdict.tolist() == ["reproduced"]
+    assert of(compared, "iCaRL, CIFAR-100 by 20: average").ours.tolist() == [60.0]
 
 
 @pytest.mark.parametrize("measure, ours, verdict", [

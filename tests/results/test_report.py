@@ -4,10 +4,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from conftest import small_config
 
-from m2kd_lite import bank, plots, report
 from m2kd_lite.config import RunConfig
-from m2kd_lite.rundir import read_run
+from m2kd_lite.pictures import plots
+from m2kd_lite.pictures.paper import accuracy_panels
+from m2kd_lite.results import bank, report
+from m2kd_lite.training import train
+from m2kd_lite.training.rundir import read_run
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,27 @@ def test_the_runs_are_in_the_table_beside_the_page_once(finished, tmp_path):
     table = bank.load(tmp_path / "results.csv")
     assert table.groupby("method").size().to_dict() == {"finetune": 3, "m2kd": 3}
     assert table[table.method == "m2kd"].top1.tolist() == pytest.approx([step["top1"] for step in finished("m2kd")[1]["steps"]], abs=6e-4)
+
+
+def test_the_page_begins_with_what_it_is_given_and_draws_the_spread_of_runs_measured_before(finished, tmp_path, monkeypatch):
+    folder, metrics = finished("lwf-mc")
+    others = [[row | {"seed": seed, "top1": row["top1"] + seed} for row in bank.rows(metrics)] for seed in (1, 2)]
+    bank.save([row for run in others for row in run], tmp_path / "before.csv")
+    drawn = []
+    monkeypatch.setattr(report, "accuracy_panels", lambda panels, title: drawn.append(panels) or accuracy_panels(panels, title))
+    runs = [read_run(folder), read_run(finished("finetune")[0])]
+    page = report.render(runs, ["A & B.", "Second."], bank.load(tmp_path / "before.csv"))
+    assert '<p class="lead">A &amp; B.</p>\n<p>Second.</p>' in page
+    assert "LwF-MC: 2 runs measured before" in page and "The band behind a curve" in page
+    assert "2 runs of LwF-MC measured before end at" in page and "runs of FT" not in page
+    curves = {name: curve for panel, _ in drawn[0].values() for name, curve in panel.items()}
+    assert curves["LwF-MC"].before == [[row["top1"] for row in run] for run in others] and curves["FT"].before == []
+    band, = accuracy_panels(drawn[0], "again").axes[0].collections
+    end = metrics["steps"][-1]
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(max(row["top1"] for row in others[1]), abs=1e-6)
+    assert f"{round(end['top1'], 3) + 1:.1f} to {round(end['top1'], 3) + 2:.1f} %" in page
+    alone = report.render(runs, before=bank.load(tmp_path / "before.csv").query("seed == 1"))
+    assert "measured before" not in alone           # one run has no spread
 
 
 class Reader(HTMLParser):
@@ -59,7 +84,7 @@ def test_the_ledger_is_split_by_step_beside_the_papers_table(written, finished):
     per_step = finished("m2kd")[1]["bytes"]["per_step"]
     rows = re.findall(r'<tr><th scope="row">M²KD</th><td>(\d+|all)</td>(.*?)</tr>', written, re.S)
     assert [step for step, _ in rows] == ["2", "3", "all"]
-    for (_, cells), before, after in zip(rows, (per_step[0], per_step[1], per_step[0]), (per_step[1], per_step[2], per_step[2])):
+    for (_, cells), before, after in zip(rows, (per_step[0], per_step[1], per_step[0]), (per_step[1], per_step[2], per_step[2]), strict=True):
         shown = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,-]+)</td>", cells)]
         assert shown == [after[part] - before[part] for part in (*plots.COMPONENTS, "total")]
     assert "840,000" in written and "9,400,000" in written
@@ -114,7 +139,7 @@ def test_runs_that_differ_where_their_method_does_not_look_are_one_setting(finis
 def test_a_sweep_of_many_runs_has_room_for_its_pictures(finished, recwarn):
     run = read_run(finished("m2kd")[0])
     many = [replace(run, config=run.config.model_copy(update={"pruning_ratio": i / 40})) for i in range(1, 33)]
-    curves = next(report._figures(many))
+    curves = next(report._figures(many, {}))
     plots.png(curves)
     assert not [warning for warning in recwarn if "collapsed" in str(warning.message)]
     assert sum(len(axis.get_lines()) for axis in curves.axes) == 32
@@ -145,3 +170,14 @@ def test_the_confusion_figure_says_how_much_the_last_step_takes():
     figure = plots.confusion_matrices({"x": counts}, 2, "t")
     assert "x puts 50 % of old images into the last step's classes" in figure.alt_text
     assert plots.png(figure).startswith(b"\x89PNG")
+
+
+def test_a_larger_first_step_has_a_panel_of_its_own_and_lines_where_its_steps_end(tmp_path):
+    runs = []
+    for first in (None, 6):
+        train.run(small_config("finetune", first_class_batch=first), tmp_path / str(first))
+        runs.append(read_run(tmp_path / str(first)))
+    page = report.render(runs)
+    assert "classes a step, 6 in the first" in page
+    assert plots.step_edges(10, [6, 10]) == [0, 6] and plots.step_edges(10, 4) == [0, 4, 8]
+    assert [row["classes_seen"] for row in bank.rows(runs[1].metrics)] == [6, 10] and bank.rows(runs[1].metrics)[0]["first_class_batch"] == 6

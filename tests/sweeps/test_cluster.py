@@ -5,19 +5,21 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from test_sweep import LONG, epochs_of, kernel_of, spec, undisturbed, until
+from sweeps.test_sweep import LONG, epochs_of, kernel_of, spec, undisturbed, until
 
-from m2kd_lite import notebook, sweep
 from m2kd_lite.errors import BadInput
-from m2kd_lite.sweep_cell import NOTEBOOK, RUN
-from m2kd_lite.sweep_spec import plan
+from m2kd_lite.sweeps import sweep
+from m2kd_lite.sweeps.cell import NOTEBOOK, RUN
+from m2kd_lite.sweeps.spec import plan
 
 pytestmark = pytest.mark.system
 
+ROOT = Path(__file__).parents[2]
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
 
 
@@ -84,7 +86,7 @@ def test_a_worker_and_the_scheduler_are_killed_and_the_sweep_ends_with_the_same_
 
 
 def test_the_examples_of_the_page_can_be_read_by_what_they_are_for():
-    text = (notebook.project_root() / "docs" / "clusters.md").read_text()
+    text = (ROOT / "docs" / "clusters.md").read_text()
     script, resource = re.search(r"```python\n(.*?)```", text, re.S)[1], re.search(r"```yaml\n(.*?)```", text, re.S)[1]
     assert compile(script, "cluster.py", "exec") and "SLURMCluster" in script
     worker = yaml.safe_load(resource)["spec"]["worker"]["spec"]["containers"][0]

@@ -4,13 +4,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from m2kd_lite import masks, paper
 from m2kd_lite.config import EMBEDDED
-from m2kd_lite.methods import METHODS
-from m2kd_lite.nets import convolution_sizes
-from m2kd_lite.sweep_spec import runs
+from m2kd_lite.method import masks
+from m2kd_lite.method.nets import convolution_sizes
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.results import paper
+from m2kd_lite.sweeps.spec import runs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 CLASSES = {"digits": 10, "glyphs": 100, "cifar100": 100, "imagefolder": 100}        # of the folders that these files name
 CHANNELS = {"digits": 1, "glyphs": 3, "cifar100": 3, "imagefolder": 3}
@@ -78,9 +79,9 @@ def test_the_lab_needs_no_images_and_has_the_paper_s_questions_at_its_size():
     assert {config.method for config in lab if config.class_batch == 10} >= {*paper.FIGURE_5}
 
 
-def test_the_lab_on_cifar_100_has_every_method_with_every_seed():
+def test_the_lab_on_cifar_100_has_every_method_but_dgm_with_every_seed():
     lab = named("cifar_lab")
-    assert {(config.method, config.seed) for config in lab} == {(method, seed) for method in METHODS for seed in (0, 1, 2)}
+    assert {(config.method, config.seed) for config in lab} == {(method, seed) for method in METHODS if method != "dgm" for seed in (0, 1, 2)}
     assert {config.exemplars for config in lab if config.method == "icarl"} == {800, 200}
     one_setting = {config.model_copy(update={"method": "", "seed": 0, "exemplars": 0}) for config in lab}
     assert len(one_setting) == 1 and len(lab) == 36

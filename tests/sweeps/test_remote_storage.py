@@ -10,13 +10,16 @@ import boto3
 import nbformat
 import pytest
 
-from m2kd_lite import report, rundir, storage, sweep
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
+from m2kd_lite.files import storage
+from m2kd_lite.results import report
+from m2kd_lite.sweeps import sweep
+from m2kd_lite.training import rundir
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_a_runs_own_folder_is_refused_there():
     here = RunConfig.make({})
     for begin in (lambda: rundir.check_usable(Path("s3://lab/run"), here, False), lambda: sweep.run(None, "gs://lab/sweep", None),
                   lambda: report.write_report([], "abs://lab/report.html")):
-        with pytest.raises(BadInput, match="not allowed; give a folder or file of this machine"):
+        with pytest.raises(BadInput, match="not allowed; give a folder or file on this machine"):
             begin()
     for fine in ("runs/x", "/tmp/x", "C:/runs/x", "C:\\runs", "./a:b/c"):
         storage.check_local(fine)

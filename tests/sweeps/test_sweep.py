@@ -18,11 +18,14 @@ import torch
 from conftest import small_config
 from test_cli import call
 
-from m2kd_lite import notebook, sweep, sweep_cost, train
+import m2kd_lite
 from m2kd_lite.errors import BadInput, Interrupted, M2KDError
-from m2kd_lite.progress import describe
-from m2kd_lite.sweep_cell import NOTEBOOK, RUN, STOP, code_sha256, is_finished, run_cell
-from m2kd_lite.sweep_spec import cell_key, plan
+from m2kd_lite.files import places
+from m2kd_lite.sweeps import cost, sweep
+from m2kd_lite.sweeps.cell import NOTEBOOK, RUN, STOP, code_sha256, is_finished, run_cell
+from m2kd_lite.sweeps.spec import cell_key, plan
+from m2kd_lite.training import train
+from m2kd_lite.training.progress import describe
 
 pytestmark = pytest.mark.system
 
@@ -103,11 +106,11 @@ def test_cells_that_would_be_the_same_run_once_and_are_counted(tmp_path):
     assert [(c.config.method, c.config.pruning_ratio, c.config.alpha) for c in found.cells] == [
         ("finetune", 0.75, 0.5), ("m2kd", 0.6, 0.5), ("m2kd", 0.6, 1.0), ("m2kd", 0.75, 0.5), ("m2kd", 0.75, 1.0)]
     assert found.same == 4
-    assert "5 cells (4 more would be the same); to run: 5, about" in sweep_cost.announce(found, found.cells, None, 1)
+    assert "5 cells (4 more would be the same); to run: 5, about" in cost.announce(found, found.cells, None, 1)
 
 
 def test_the_example_is_four_runs_of_seconds():
-    found = plan(notebook.project_root() / "experiments" / "example.yaml")
+    found = plan(places.find("experiments/example.yaml"))
     assert [cell.label for cell in found.cells] == [f"method {m}, seed {s}" for m in ("lwf-mc", "m2kd") for s in (0, 1)]
     assert max(cell.passes for cell in found.cells) < 2000
 
@@ -163,9 +166,9 @@ def test_a_cell_is_known_by_settings_images_and_code_and_not_by_where_the_images
 
 def test_code_is_every_source_file_and_the_notebooks_cells_but_not_their_outputs(tmp_path, monkeypatch):
     package, copy = tmp_path / "m2kd_lite", tmp_path / "06.ipynb"
-    shutil.copytree(Path(sweep.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(notebook.full_run(), copy)
-    monkeypatch.setattr(notebook, "full_run", lambda: copy)
+    shutil.copytree(Path(m2kd_lite.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(places.find(places.FULL_RUN), copy)
+    monkeypatch.setattr(places, "find", lambda name: copy)
     code = code_sha256(package)
     content = nbformat.read(copy, 4)
     content.cells[1].outputs = [nbformat.v4.new_output("stream", text="new")]
@@ -182,13 +185,13 @@ def test_code_is_every_source_file_and_the_notebooks_cells_but_not_their_outputs
 def test_time_and_disk_are_estimated_from_a_measurement_and_from_sizes(tmp_path, finished):
     small, large = plan(spec(tmp_path, BASE + "grid: {epochs: [1, 200]}")).cells
     assert large.passes > 50 * small.passes
-    seconds = sweep_cost.seconds([small, large], threads=1)
-    assert 0 < seconds[small.key] - sweep_cost.NOTEBOOK_SECONDS < seconds[large.key] / 20
+    seconds = cost.seconds([small, large], threads=1)
+    assert 0 < seconds[small.key] - cost.NOTEBOOK_SECONDS < seconds[large.key] / 20
     for method in ("m2kd", "m2kd-no-pruning"):
         folder, metrics = finished(method)
         cell = plan(spec(tmp_path, f"include: [{json.dumps(metrics['config'])}]")).cells[0]
         held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        assert held < sweep_cost.disk_bytes(cell) < 3 * held + 2 * sweep_cost.NOTEBOOK_BYTES
+        assert held < cost.disk_bytes(cell) < 3 * held + 2 * cost.NOTEBOOK_BYTES
 
 
 # ---- where it runs --------------------------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def test_workers_have_their_share_of_cores_and_take_gpus_by_turns(tmp_path):
 
 
 def test_workers_do_not_outlive_a_sweep_that_is_killed(tmp_path):
-    code = ("import subprocess, sys\nfrom m2kd_lite import sweep\n"
+    code = ("import subprocess, sys\nfrom m2kd_lite.sweeps import sweep\n"
             "if __name__ == '__main__':\n with sweep.processes(1, 1) as pool:\n"
             "  pool.submit(subprocess.run, ['sleep', '600'])\n  import time; time.sleep(600)")
     (tmp_path / "script.py").write_text(code)
@@ -231,7 +234,7 @@ def test_a_file_named_stop_makes_a_run_write_a_checkpoint_and_end(tmp_path, fini
 def test_no_cell_begins_after_a_stop_or_with_other_code(tmp_path):
     settings = small_config("m2kd").model_dump(mode="json")
     assert run_cell(settings, str(tmp_path / "a"), "other").state == "failed"
-    assert "the code here is not that of the sweep" in run_cell(settings, str(tmp_path / "a"), "other").text
+    assert "the code has changed since the sweep began" in run_cell(settings, str(tmp_path / "a"), "other").text
     (tmp_path / STOP).touch()
     assert run_cell(settings, str(tmp_path / "b"), code_sha256()).state == "stopped" and not (tmp_path / "b").exists()
 
@@ -249,7 +252,7 @@ def test_a_kernel_is_killed_the_sweep_is_stopped_and_goes_on_to_the_same_bytes(t
     assert "1 cell; to run: 1, about 1 MB, about" in lines[0] and "DeadKernelError" in lines[1] and "trying again" in lines[1]
     until(lambda: kernel_of(run))
     family = process.children(recursive=True)
-    with pytest.raises(BadInput, match="another sweep is at work there"):
+    with pytest.raises(BadInput, match="another sweep is running there"):
         sweep.run(alone, out, sweep.Place(sweep.in_process))
     os.killpg(process.pid, signal.SIGINT)           # as a terminal does: to all at once
     _, err = process.communicate(timeout=60)
@@ -284,6 +287,32 @@ def test_a_kernel_is_killed_the_sweep_is_stopped_and_goes_on_to_the_same_bytes(t
     assert (folder / NOTEBOOK).stat().st_mtime_ns == before
 
 
+def test_a_time_limit_between_cells_and_within_one_and_images_that_move_meanwhile(tmp_path):
+    from PIL import Image
+    chance = torch.Generator().manual_seed(3)
+    for part, count in (("train", 8), ("test", 2)):
+        for name in "abcd":
+            (tmp_path / "here" / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=chance)
+                Image.fromarray(pixels.numpy()).save(tmp_path / "here" / part / name / f"{i}.png")
+    text = "base: {dataset: imagefolder, data_root: %s, class_batch: 2, profile: smoke, batch_size: 4, epochs: 60}\ngrid: {method: [finetune, m2kd]}"
+    found, out = plan(spec(tmp_path, text % (tmp_path / "here"))), tmp_path / "out"
+    with pytest.raises(Interrupted, match="the time limit is reached; finished: 1 of 2 cells") as between:
+        sweep.run(found, out, sweep.Place(sweep.in_process), should_stop=lambda: 75 if is_finished(out / found.cells[0].key) else None)
+    assert between.value.exit_status == 75
+    run = out / found.cells[1].key / RUN
+    with pytest.raises(Interrupted, match="the time limit is reached; finished: 1 of 2 cells"):
+        sweep.run(found, out, sweep.Place(sweep.in_process), should_stop=lambda: 75 if len(epochs_of(run, 1)) > 5 else None)
+    done = len(epochs_of(run, 1) + epochs_of(run, 2))               # on a busy machine the limit is seen late
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = plan(spec(tmp_path, text % (tmp_path / "there")))
+    assert [cell.key for cell in moved.cells] == [cell.key for cell in found.cells]
+    sweep.run(moved, out, sweep.Place(sweep.in_process))
+    assert all(len(epochs) == len(set(epochs)) == 61 for epochs in (epochs_of(run, 1), epochs_of(run, 2)))     # nothing began again
+    assert 122 > done > 5
+
+
 def test_in_this_process_a_cell_waits_for_whoever_is_still_at_it_and_keeps_what_it_did(tmp_path):
     found = plan(spec(tmp_path, BASE + "grid: {method: [finetune]}"))
     folder, said = tmp_path / "out" / found.cells[0].key, []
@@ -313,6 +342,6 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("precious")
-    with pytest.raises(BadInput, match="holds something that is no sweep"):
+    with pytest.raises(BadInput, match="not the folder of a sweep"):
         sweep.run(plan(spec(tmp_path, BASE + "grid: {seed: [0]}")), out, sweep.Place(sweep.in_process))
     assert [path.name for path in out.iterdir()] == ["mine.txt"]

@@ -22,18 +22,18 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import forms, rundir, storage, train
-from m2kd_lite.config import RunConfig
 from m2kd_lite.data import cache as data_cache
 from m2kd_lite.data.images import ImageSet
 from m2kd_lite.errors import BadInput, CannotWrite, DamagedFile, Interrupted
-from m2kd_lite.report import render
-from m2kd_lite.snapshots import Snapshots
-from m2kd_lite.witness import Witness
+from m2kd_lite.files import forms, storage
+from m2kd_lite.method.snapshots import Snapshots
+from m2kd_lite.results.report import render
+from m2kd_lite.training import rundir, train
+from m2kd_lite.training.witness import Witness
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = small_config("m2kd", precision="fp32")
 CHECKPOINT_FILES = ("state-a", "models-a", "state-b", "models-b")
 KINDS = ("config.json", "models-a", "state-a", "snapshots", "metrics.json")     # every kind of file, in order of writing
@@ -256,7 +256,7 @@ def processes():
     if "forkserver" not in multiprocessing.get_all_start_methods() or not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs forked processes and /proc")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["m2kd_lite.train", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["m2kd_lite.training.train", "sklearn.datasets", "torch._dynamo"])
     return context
 
 
@@ -657,7 +657,7 @@ def test_tensors_of_snapshots_that_no_run_wrote_are_refused(prefix, harm, undist
             past.reconstruct(step)
 
 
-@pytest.mark.parametrize("change", [{"class_names": None}, {"class_names": 3}, {"class_names": list(range(6))}, {"data_sha256": 7}, {"left_out": None}, {"key": ["key"]}, {"key": "other"}])
+@pytest.mark.parametrize("change", [{"class_names": None}, {"class_names": 3}, {"class_names": list(range(6))}, {"data_sha256": 7}, {"left_out": None}, {"remarks": None}, {"key": ["key"]}, {"key": "other"}])
 def test_notes_of_a_cache_that_we_did_not_write_are_said_and_made_again(change, tiny_cache):
     file, read = tiny_cache
     tensors, notes = storage.load_tensors(file)

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from m2kd_lite import losses
-from m2kd_lite.loop import TrainingData, Update
-from m2kd_lite.nets import IncrementalNet
+from m2kd_lite.method import losses
+from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.training.loop import TrainingData, Update
 
 CLASSES, OLD, COUNT, BATCH = 6, 4, 24, 8
 
@@ -57,8 +57,8 @@ def test_updates_against_a_literal_reference(images, weight_decay):
         flips = torch.randint(0, 2, (BATCH,), generator=draws)
         update.set_rate(rate)
         update(rows, flips)
-        batch = torch.stack([data.images[i].flip(2) if f else data.images[i] for i, f in zip(rows, flips)])
-        pick = lambda matrix: torch.stack([matrix[f, i] for i, f in zip(rows, flips)])      # noqa: E731, B023
+        batch = torch.stack([data.images[i].flip(2) if f else data.images[i] for i, f in zip(rows, flips, strict=True)])
+        pick = lambda matrix: torch.stack([matrix[f, i] for i, f in zip(rows, flips, strict=True)])      # noqa: E731, B023
         loss = objective(*reference(batch), pick(data.main_targets), pick(data.auxiliary_targets), data.labels[rows])
         reference.zero_grad()
         loss.backward()

@@ -1,22 +1,29 @@
 """Whole runs on real handwriting: what the method promises, and what a crash may not change."""
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import data, device, masks, metrics, storage, train
-from m2kd_lite.device import autocast
+from m2kd_lite import data, errors
+from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted, LayerExhausted
-from m2kd_lite.methods import METHODS
-from m2kd_lite.snapshots import Snapshots
+from m2kd_lite.files import storage
+from m2kd_lite.method import masks, metrics, nets
+from m2kd_lite.method.snapshots import Snapshots
+from m2kd_lite.method.table import METHODS
+from m2kd_lite.results import bank
+from m2kd_lite.training import device, train
+from m2kd_lite.training.device import autocast
 
 
 def file_digest(path):
@@ -27,7 +34,7 @@ def timeless(content):
     """metrics.json without what a clock says."""
     content = json.loads(json.dumps(content))
     content.pop("wall_seconds")
-    content["environment"].pop("revision")      # a commit in the middle of a session is no difference between runs
+    content["environment"].pop("revision"), content.pop("environments")     # a commit meanwhile is no difference between runs
     for step in content["steps"]:
         step.pop("train_seconds"), step.pop("teacher_seconds")
     return content
@@ -46,7 +53,7 @@ def live(monkeypatch):
                          "training": net.training})
         return real(net, images, top)
 
-    monkeypatch.setattr(train.metrics, "predict", spy)
+    monkeypatch.setattr(metrics, "predict", spy)
     return seen
 
 
@@ -92,11 +99,25 @@ def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
             assert torch.equal(past.reconstruct(step)(was["images"])[0], was["logits"][0])
 
 
-@pytest.mark.parametrize("units, expected", [(True, "bf16"), (False, "fp32")])
-def test_precision_auto_is_what_the_processor_is_good_at(units, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(device, "has_bf16_units", lambda: units)
-    content = train.run(small_config("finetune", precision="auto", epochs=1), tmp_path / "run")
+@pytest.mark.parametrize("has, vendor, expected", [
+    ({"amx_bf16": True, "avx512_bf16": True}, "GenuineIntel", "bf16"), ({"avx512_bf16": True}, "AuthenticAMD", "bf16"),
+    ({"avx512_bf16": True}, "GenuineIntel", "fp32"), ({}, "AuthenticAMD", "fp32"), ({}, "", "fp32")])
+def test_precision_auto_is_what_the_processor_is_good_at(has, vendor, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(device, "processor_vendor", lambda: vendor)
+    content = train.run(small_config("finetune", precision="auto", epochs=1, steps=1), tmp_path / "run")
     assert content["environment"]["precision"] == expected
+    said = []
+    device.prepare_device(small_config("finetune", precision="bf16"), said.append)
+    assert [event["text"].startswith("--precision bf16 may be slower than fp32") for event in said] == [True] * (expected == "fp32")
+
+
+@pytest.mark.parametrize("before, expected", [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)])
+def test_threads_that_wait_spin_less_unless_somebody_has_said_how_long(before, expected):
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, m2kd_lite; print(os.environ.get('GOMP_SPINCOUNT'))"
+    said = subprocess.run([sys.executable, "-c", code], env=plain | before, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(expected)
 
 
 def test_frozen_weights_are_bitwise_unchanged_ever_after(live, tmp_path):
@@ -336,9 +357,9 @@ def test_an_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(tmp_path,
     sizes = []
     real = train.Update.__call__
 
-    def spy(self, rows, flips):
+    def spy(self, rows, *others, **named):
         sizes.append(len(rows))
-        real(self, rows, flips)
+        real(self, rows, *others, **named)
 
     monkeypatch.setattr(train.Update, "__call__", spy)
     train.run(small_config("finetune", train_per_class=10, batch_size=32, epochs=1), tmp_path / "run")
@@ -349,3 +370,196 @@ def test_a_run_whose_layers_would_not_last_says_so_before_it_begins(tmp_path):
     with pytest.raises(LayerExhausted, match="last for 5 of 10 steps; a larger pruning ratio or class batch is needed"):
         train.run(small_config("m2kd", class_batch=1, pruning_ratio=0.3), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# ---- runs that end early, move, and say where they were computed ----------------------------------------------------
+
+
+def test_a_run_of_fewer_steps_is_finished_and_goes_on_to_the_bytes_of_a_whole_one(tmp_path, finished):
+    folder, content = finished("m2kd")
+    first = train.run(small_config("m2kd", steps=1), tmp_path / "run")
+    assert [step["confusion"] for step in first["steps"]] == [content["steps"][0]["confusion"]] and first["config"]["steps"] == 1
+    second = train.run(small_config("m2kd", steps=2), tmp_path / "run", resume=True)
+    assert len(second["steps"]) == 2 == len(Snapshots.load(tmp_path / "run" / "snapshots.safetensors"))
+    whole = train.run(small_config("m2kd"), tmp_path / "run", resume=True)
+    assert timeless(whole) == timeless(content)
+    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_run_of_fewer_steps_resumed_as_it_is_stays_as_it_is(tmp_path):
+    content = train.run(small_config("lwf-mc", steps=1), tmp_path / "run")
+    assert train.run(small_config("lwf-mc", steps=1), tmp_path / "run", resume=True) == content
+    assert (tmp_path / "run" / "checkpoint").exists()           # so that it can go on
+
+
+@pytest.mark.parametrize("begun, asked, says", [
+    (2, 1, "--steps 1: not allowed with --resume; this folder's run has 2; give more, or all"),
+    (None, 2, "--steps 2: not allowed with --resume; this folder's run has all"),
+])
+def test_a_run_does_not_go_back_to_fewer_steps(begun, asked, says, tmp_path):
+    with pytest.raises(Interrupted):
+        train.run(small_config("finetune", steps=begun), tmp_path / "run", should_stop=lambda: 130)
+    with pytest.raises(BadInput, match=says):
+        train.run(small_config("finetune", steps=asked), tmp_path / "run", resume=True)
+
+
+def test_more_steps_than_there_are_or_a_lost_checkpoint_are_said(tmp_path):
+    with pytest.raises(BadInput, match="--steps 4: not allowed; give a whole number from 1 to 3, or all"):
+        train.run(small_config("finetune", steps=4), tmp_path / "run")
+    train.run(small_config("finetune", steps=1), tmp_path / "run")
+    before = file_digest(tmp_path / "run" / "metrics.json")
+    for file in (tmp_path / "run" / "checkpoint").iterdir():
+        file.unlink()
+    with pytest.raises(BadInput, match="its checkpoint is missing"):
+        train.run(small_config("finetune"), tmp_path / "run", resume=True)
+    assert file_digest(tmp_path / "run" / "metrics.json") == before
+
+
+@pytest.fixture
+def folder_of_images(tmp_path):
+    """4 classes of 6 + 2 noisy pictures of 32x32, and a configuration that reads them."""
+    from PIL import Image
+    chance = torch.Generator().manual_seed(3)
+    for part, count in (("train", 6), ("test", 2)):
+        for name in "abcd":
+            (tmp_path / "here" / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=chance)
+                Image.fromarray(pixels.numpy()).save(tmp_path / "here" / part / name / f"{i}.png")
+    return RunConfig.make(dict(method="lwf-mc", dataset="imagefolder", data_root=str(tmp_path / "here"), class_batch=2, profile="smoke",
+                               batch_size=4, epochs=2))
+
+
+def test_a_run_goes_on_where_its_images_have_moved_and_not_with_others(folder_of_images, tmp_path):
+    config, whole = folder_of_images, train.run(folder_of_images, tmp_path / "whole")
+    batches = iter(range(1000))
+    with pytest.raises(Interrupted):
+        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 3 else None)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = config.model_copy(update={"data_root": str(tmp_path / "there")})
+    content = train.run(moved, tmp_path / "run", resume=True)
+    assert content["steps"][-1]["confusion"] == whole["steps"][-1]["confusion"] and content["config"]["data_root"] == moved.data_root
+    assert train.run(moved, tmp_path / "whole", resume=True)["config"]["data_root"] == config.data_root         # finished: stays
+    victim = next((tmp_path / "there" / "train" / "a").iterdir())
+    victim.unlink()
+    with pytest.raises(BadInput, match="this run began with other images"):
+        train.run(moved, tmp_path / "whole", resume=True)
+
+
+def test_every_environment_a_run_was_computed_in_is_recorded(tmp_path, monkeypatch):
+    batches, said = iter(range(1000)), []
+    with pytest.raises(Interrupted):
+        train.run(small_config("finetune"), tmp_path / "run", should_stop=lambda: 130 if next(batches) == 12 else None)
+    real = train.describe_environment
+    monkeypatch.setattr(train, "describe_environment", lambda *given: real(*given) | {"device": "another processor", "threads": 64})
+    content = train.run(small_config("finetune"), tmp_path / "run", resume=True, on_event=said.append)
+    first, second = content["environments"]
+    assert first["since"] == {"step": 1, "phase": "train", "epoch": 0, "batch": 0}
+    assert second["since"] == {"step": 1, "phase": "train", "epoch": 1, "batch": 3} and second["threads"] == 64
+    assert content["environment"]["device"] == "another processor" and first["device"] != "another processor"
+    notices = [event["text"] for event in said if event["event"] == "notice"]
+    assert any(text.startswith("device: ") and "another processor from here on" in text for text in notices)
+    row = bank.rows(content)[0]
+    assert row["device"] == row["threads"] == "mixed" and row["precision"] == "fp32"
+
+
+def test_a_checkpoint_from_before_environments_and_later_settings_goes_on(tmp_path, finished):
+    """As one is that was written by version 0.1.0."""
+    folder, content = finished("m2kd")
+    older, newer = interrupted_run(tmp_path / "run")
+    for path in (older, newer):
+        tensors, notes = storage.load_tensors(path)
+        del notes["environments"]
+        storage.save_tensors(path, tensors, notes | {"arithmetic": {"threads": 63, "precision": "fp32"}})
+    younger = ("augment", "prior", "normaliser", "steps")
+    for path in (tmp_path / "run" / "checkpoint").glob("models-*"):
+        tensors, notes = storage.load_tensors(path)
+        for name in younger:
+            del notes["notes"]["config"][name]
+        storage.save_tensors(path, tensors, notes)
+    stored = storage.load_json(tmp_path / "run" / "config.json")
+    for name in younger:
+        del stored["config"][name]
+    storage.save_json(tmp_path / "run" / "config.json", stored)
+    resumed = train.run(small_config("m2kd"), tmp_path / "run", resume=True)
+    assert resumed["steps"][-1]["confusion"] == content["steps"][-1]["confusion"]
+    assert bank.rows(resumed)[0]["threads"] == bank.rows(resumed)[0]["device"] == "mixed"
+    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
+
+
+def test_a_checkpoint_is_written_while_many_teachers_are_asked(tmp_path, finished):
+    def stop_while_asked():
+        return errors.TIME_LIMIT if any(frame.name == "soft_targets" for frame in traceback.extract_stack()) else None
+
+    with pytest.raises(Interrupted, match="the time limit is reached") as stop:
+        train.run(small_config("m2kd"), tmp_path / "run", should_stop=stop_while_asked)
+    assert stop.value.exit_status == 75
+    resumed = train.run(small_config("m2kd"), tmp_path / "run", resume=True)
+    assert timeless(resumed) == timeless(finished("m2kd")[1])
+
+
+def test_after_a_divergence_a_rate_is_named_that_can_work(tmp_path):
+    with pytest.raises(Diverged, match=r"try --lr 2$"):
+        train.run(small_config("finetune", lr=1e6), tmp_path / "run")
+
+
+# ---- the recipe's settings ------------------------------------------------------------------------------------------
+
+
+def test_with_crops_the_target_of_an_unshifted_image_is_that_of_the_matrix(tmp_path):
+    from m2kd_lite.method import targets
+    from m2kd_lite.training.loop import crops
+    folder = tmp_path / "run"
+    train.run(small_config("m2kd-no-pruning"), folder)
+    past = Snapshots.load(folder / "snapshots.safetensors")
+    chance = torch.Generator().manual_seed(0)
+    images, labels = torch.randint(0, 256, (20, 1, 32, 32), dtype=torch.uint8, generator=chance), torch.arange(20) % 2 + 8
+    plan = targets.own_step([range(0, 4), range(4, 8), range(8, 10)])
+    matrices = targets.target_matrix(plan, past.reconstruct, images, labels, 10)
+    unshifted = crops(images, torch.full((20, 2), 4))
+    assert torch.equal(unshifted, images)
+    batch = targets.batch_targets(plan, {step: past.reconstruct(step) for step, _ in plan}, unshifted, labels, 10)
+    for asked, filled in zip(batch, matrices, strict=True):
+        assert torch.equal(asked, filled[0])
+
+
+def test_a_crop_is_cut_from_the_bordered_image():
+    from m2kd_lite.training.loop import crops
+    images = torch.arange(1, 3 * 6 * 6 + 1).reshape(1, 3, 6, 6).to(torch.uint8).expand(2, -1, -1, -1)
+    cut = crops(images, torch.tensor([[0, 4], [8, 5]]))
+    assert torch.equal(cut[0, :, 4:], images[0, :, :2]) and not cut[0, :, :4].any()             # moved down by 4
+    assert torch.equal(cut[1, :, :2, :5], images[1, :, 4:, 1:]) and not cut[1, :, 2:].any() and not cut[1, :, :, 5:].any()
+
+
+@pytest.mark.parametrize("method", ["m2kd", "icarl"])
+def test_a_run_with_crops_stopped_and_resumed_is_the_same_and_every_model_is_rebuilt(method, tmp_path, live):
+    config, batches = small_config(method, augment="crop"), iter(range(10_000))
+    whole = train.run(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 25 else None)
+    assert timeless(train.run(config, tmp_path / "run", resume=True)) == timeless(whole)
+    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(tmp_path / "whole" / "snapshots.safetensors")
+    assert whole["steps"][0]["loss"] != train.run(small_config(method), tmp_path / "flips")["steps"][0]["loss"]
+
+
+def test_new_outputs_begin_at_their_prior_and_old_ones_stay(tmp_path):
+    begun = {}
+    for prior in (0.5, 0.05):
+        net = nets.IncrementalNet("resnet8", 1, True, 0, prior)
+        net.grow_heads(4, 1)
+        old = net.main.bias.detach().clone()
+        net.grow_heads(6, 2)
+        assert torch.equal(net.main.bias[:4], old)
+        begun[prior] = torch.cat([net.main.bias, net.auxiliary.bias]).detach()
+    assert torch.allclose(begun[0.05] - begun[0.5], torch.full((12,), math.log(0.05 / 0.95)))
+    losses = [train.run(small_config("finetune", prior=prior, epochs=1, lr=1e-6, steps=1), tmp_path / str(prior))["steps"][0]["loss"]
+              for prior in (0.5, 0.25)]
+    assert losses[1] < losses[0]            # one class in four is right: nearer to the truth from the start
+
+
+def test_the_normaliser_of_classes_seen_is_a_larger_step_while_few_are_seen(tmp_path):
+    content = {normaliser: train.run(small_config("finetune", normaliser=normaliser, lr=1e-6), tmp_path / normaliser)
+               for normaliser in ("all", "seen")}
+    ratios = [seen["loss"] / every["loss"] for seen, every in zip(content["seen"]["steps"], content["all"]["steps"], strict=True)]
+    assert ratios == pytest.approx([10 / 4, 10 / 8, 1], rel=1e-3)

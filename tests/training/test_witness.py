@@ -3,10 +3,11 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import storage, train, witness
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput, DamagedFile, Interrupted
-from m2kd_lite.snapshots import Snapshots
+from m2kd_lite.files import storage
+from m2kd_lite.method.snapshots import Snapshots
+from m2kd_lite.training import train, witness
 
 
 def furthest(live, past, step, method):

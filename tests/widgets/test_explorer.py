@@ -5,17 +5,21 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from test_widgets import picture
+from widgets.test_panels import picture
 
-from m2kd_lite import bank, widgets
+from m2kd_lite import widgets
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
-from m2kd_lite.widgets.explorer import DATASETS, RATIOS, Choice, Results, cannot_last, describe, render, table
+from m2kd_lite.results import bank
+from m2kd_lite.widgets.explorer import RATIOS, describe, render, table
+from m2kd_lite.widgets.offers import KNOWN_IMAGES, SHAPES, Choice, Offer, Results, cannot_be, offers
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "data" / "paper"
+GLYPHS = Offer("glyphs", {"profile": "quick"}, class_batches=(5, 50))
+CIFAR = Offer("imagefolder", {"profile": "paper", "precision": "bf16", "data_root": "elsewhere"}, *next(iter(KNOWN_IMAGES.items())))
 
 
 def row(method, seed, top1, ratio=0.8, **more):
@@ -36,7 +40,7 @@ def results(tmp_path):
 
 
 def test_curves_and_numbers_are_the_banks(results):
-    choice = Choice("glyphs", ("m2kd", "lwf-mc"), 50, 0.8)
+    choice = Choice(GLYPHS, ("m2kd", "lwf-mc"), 50, 0.8)
     figure = render(results, choice)
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     assert lines["M²KD, ratio 0.8"].get_xdata().tolist() == [50, 100]
@@ -52,26 +56,77 @@ def test_curves_and_numbers_are_the_banks(results):
 
 
 def test_one_seed_is_looked_at_alone(results):
-    choice = Choice("glyphs", ("m2kd", "lwf-mc"), 50, 0.8, seed=2)
+    choice = Choice(GLYPHS, ("m2kd", "lwf-mc"), 50, 0.8, seed=2)
     assert "ends at 48.0 %" in describe(results, choice) and "LwF-MC with seed 2 is not in the bank" in describe(results, choice)
     assert [config.method for config in results.missing(choice)] == ["lwf-mc"]
 
 
 def test_the_papers_marks_are_drawn_where_its_table_has_them(results):
-    marked = Choice("cifar100", ("m2kd", "m2kd-no-pruning", "lwf-mc"), 20, 0.8)
+    marked = Choice(CIFAR, ("m2kd", "m2kd-no-pruning", "lwf-mc"), 20, 0.8)
     lines = {line.get_label(): line.get_ydata() for line in render(results, marked).axes[0].get_lines()}
     assert list(lines) == ["M²KD (no pruning), in the paper", "M²KD, ratio 0.8, in the paper"]
     assert list(lines["M²KD, ratio 0.8, in the paper"]) == [83.5, 58.5, 52.0, 49.3, 42.0]
     assert "The paper's M²KD (no pruning) ends at 42.1 %" in describe(results, marked)
-    for other in (Choice("cifar100", ("m2kd",), 20, 0.75), Choice("cifar100", ("m2kd",), 10, 0.8), Choice("glyphs", ("m2kd",), 20, 0.8)):
+    for other in (Choice(CIFAR, ("m2kd",), 20, 0.75), Choice(CIFAR, ("m2kd",), 10, 0.8), Choice(GLYPHS, ("m2kd",), 20, 0.8)):
         assert "paper" not in describe(results, other)
+
+
+def test_another_number_of_exemplars_is_another_run_of_a_method_that_keeps_some(tmp_path):
+    runs = [row("icarl", 0, top1, exemplars=kept) for kept, top1 in ((200, 60.0), (500, 70.0))]
+    bank.save(runs, tmp_path / "bank.csv")
+    results = Results([tmp_path / "bank.csv"], tmp_path / "local.csv", PAPER)
+    few, many, none = (describe(results, Choice(GLYPHS, ("icarl", "lwf-mc"), 50, 0.8, kept)) for kept in (200, 500, 1000))
+    assert "iCaRL, 200 exemplars ends at 60.0 %" in few and "iCaRL, 500 exemplars ends at 70.0 %" in many
+    assert "iCaRL, 1000 exemplars is not in the bank. LwF-MC is not in the bank." in none.replace("  ", " ")
+    assert "iCaRL, 500 exemplars" in table(results, Choice(GLYPHS, ("icarl",), 50, 0.8, 500))
+
+
+def test_what_is_in_the_banks_is_offered_by_name_and_what_cannot_be_trained_here_says_so():
+    results = Results(sorted((ROOT / "data" / "results").glob("*.csv")), ROOT / "nowhere.csv", PAPER)
+    there = offers(results.table, "quick")
+    assert list(there)[:2] == ["glyphs", "digits"]
+    small, tenth = (next(offer for name, offer in there.items() if name.startswith(f"CIFAR-100: profile {profile}"))
+                    for profile in ("quick", "paper"))
+    assert small.exemplars == (200, 800) and small.five_steps == 20 and small.reported == tenth.reported == "cifar100"
+    shown = Choice(small, ("lwf-mc", "m2kd-no-pruning", "icarl"), 20, 0.8, 800)
+    told = describe(results, shown)
+    assert re.search(r"M²KD \(no pruning\) ends at \d+\.\d ± \d+\.\d %", told) and "iCaRL, 800 exemplars ends at" in told
+    assert "The paper's M²KD (no pruning) ends at 42.1 % (ResNet-32, 80 epochs a step)." in told and "not in the bank" not in told
+    assert "(one run)" in describe(results, Choice(tenth, ("m2kd",), 20, 0.8))
+    other = Choice(small, ("lwf-mc",), 10, 0.8, 800)
+    assert ("LwF-MC is not in the bank. What is not there: it cannot be trained here, for its images are not embedded"
+            in describe(results, other))
+    assert all(cannot_be(small, config) for config in results.missing(other))
+    assert all(len(offer.class_batches) > 1 and offer.exemplars for offer in there.values())        # a slider needs two values
+
+
+def test_an_offer_needs_two_methods_and_whole_streams(tmp_path):
+    short = dict(epochs=7, milestones=5)
+    runs = [row("m2kd", 0, 60.0, **short), row("lwf-mc", 0, 60.0, **short, steps=1), row("lwf-mc", 0, 60.0, **short, variant="changed")]
+    bank.save(runs, tmp_path / "bank.csv")
+    assert list(offers(bank.load(tmp_path / "bank.csv"), "quick")) == ["glyphs", "digits"]
+    bank.save([*runs, row("lwf-mc", 0, 60.0, **short)], tmp_path / "bank.csv")
+    found = offers(bank.load(tmp_path / "bank.csv"), "quick")
+    assert list(found) == ["glyphs", "digits", "glyphs: 7 epochs"] and found["glyphs: 7 epochs"].why_not_here == ""
+
+
+def test_the_panel_offers_the_class_batches_and_exemplars_of_the_images_that_are_chosen():
+    panel = widgets.explorer(["icarl"], root=ROOT)
+    assert panel.controls["exemplars"].value == 200
+    panel.controls["dataset"].value = next(name for name in panel.offers if name.startswith("CIFAR-100: profile quick"))
+    assert panel.controls["exemplars"].options == (200, 800) and panel.controls["class_batch"].value == 20
+    assert "iCaRL, 200 exemplars ends at" in panel.text.value and "CIFAR-100: profile quick, bf16" in panel.offers.__repr__()
+    panel.controls["exemplars"].value = 800
+    assert "iCaRL, 800 exemplars ends at" in panel.text.value
+    panel.controls["class_batch"].value = 10
+    assert "cannot be trained here" in panel.text.value and panel.train.layout.display == "none"
 
 
 def test_what_cannot_last_is_said_and_not_offered(results):
     short, long = (RunConfig.make(dict(method="m2kd", class_batch=5, pruning_ratio=ratio)) for ratio in (0.6, 0.75))
-    assert "no free weight left for step 13" in cannot_last(short) and cannot_last(long) is None
-    assert cannot_last(RunConfig.make(dict(method="lwf-mc", class_batch=5, pruning_ratio=0.6))) is None
-    assert "M²KD, ratio 0.6 cannot be run: " in describe(results, Choice("glyphs", ("m2kd",), 5, 0.6))
+    assert "no free weight left for step 13" in cannot_be(GLYPHS, short) and cannot_be(GLYPHS, long) == ""
+    assert cannot_be(GLYPHS, RunConfig.make(dict(method="lwf-mc", class_batch=5, pruning_ratio=0.6))) == ""
+    assert "M²KD, ratio 0.6 cannot be run: " in describe(results, Choice(GLYPHS, ("m2kd",), 5, 0.6))
 
 
 def test_the_committed_banks_say_something_for_each_method_at_the_first_look():
@@ -94,7 +149,7 @@ def panel(tmp_path):
 
 
 def test_the_class_batches_on_offer_are_the_data_sets(panel):
-    assert panel.controls["class_batch"].options == DATASETS["digits"][2]
+    assert panel.controls["class_batch"].options == SHAPES["digits"][2]
     panel.controls["dataset"].value = "glyphs"
     assert panel.controls["class_batch"].options == (5, 10, 20, 50) and panel.controls["pruning_ratio"].options == RATIOS
 
@@ -103,7 +158,7 @@ def test_every_list_comes_up_with_its_first_seed_chosen_and_a_seed_can_be_chosen
     """Of a list that offers None, ipywidgets lost the first choice in some processes: their sets come in another order."""
     panel = widgets.explorer(root=ROOT)
     lists = [control for control in panel.controls.values() if hasattr(control, "options")]
-    assert len(lists) == 4 and all(None not in dict(control._options_full).values() for control in lists)
+    assert len(lists) == 5 and all(None not in dict(control._options_full).values() for control in lists)
     assert panel.choice(**panel.state()).seeds == (0, 1, 2)
     panel.controls["seed"].value = "2"
     assert panel.choice(**panel.state()).seeds == (2,) and "(one run)" in panel.text.value

@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import small_config
 
-from m2kd_lite import data, losses, targets, train, widgets
+from m2kd_lite import data, widgets
 from m2kd_lite.errors import BadInput
-from m2kd_lite.plots import new_figure
-from m2kd_lite.widgets import stepper, stream
-from m2kd_lite.widgets import targets as target_panel
+from m2kd_lite.method import losses, targets
+from m2kd_lite.pictures.plots import new_figure
+from m2kd_lite.training import train
+from m2kd_lite.widgets import stepper, stream, targets as target_panel
 from m2kd_lite.widgets.panel import Panel
 
 
@@ -147,7 +148,7 @@ def test_the_viewer_tells_who_filled_what_and_the_flip_changes_it(finished):
     assert "Eq. 1: LwF-MC: model 2 fills classes 0 to 7, highest" in panel.text.value
     assert "Eq. 2: M²KD: model 1 fills classes 0 to 3, highest" in panel.text.value and "model 2 fills classes 4 to 7" in panel.text.value
     assert "Old steps with the same targets by both: 1 of 2." in panel.text.value
-    told, (alt, png) = panel.text.value, picture(panel)
+    told, (_, png) = panel.text.value, picture(panel)
     panel.controls["flip"].value = True
     assert "mirrored" in panel.text.value and panel.text.value != told and picture(panel)[1] != png
     panel.controls["step"].value = 2

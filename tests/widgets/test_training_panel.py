@@ -11,8 +11,9 @@ from conftest import small_config
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from m2kd_lite import pictures_training, train, widgets
-from m2kd_lite.plots import new_figure
+from m2kd_lite import pictures, widgets
+from m2kd_lite.pictures.plots import new_figure
+from m2kd_lite.training import train
 from m2kd_lite.widgets import training
 from m2kd_lite.widgets.training import TrainingView, describe, render
 
@@ -153,7 +154,7 @@ def test_a_second_run_does_not_continue_the_first_ones_chart(drawn):
 
 def test_the_steps_own_classes_are_drawn_while_they_can_be_read():
     long = [step(number, *[50.0] * number) | {"steps": 20} for number in range(1, 12)]
-    accuracies = pictures_training.training_curves([epoch(1) | {"steps": 20}], long).axes[1]
+    accuracies = pictures.training.training_curves([epoch(1) | {"steps": 20}], long).axes[1]
     assert [line.get_label() for line in accuracies.lines if line.get_linestyle() != ":"] == ["all classes seen"]
 
 

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, and the form of what is in them."""

@@ -1,0 +1,1 @@
+"""One run: the loop over steps, phases and batches, its checkpoints, and where it is computed."""
