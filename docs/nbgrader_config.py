@@ -4,16 +4,16 @@ docs/instructors.md says how to release, collect and grade with it. m2kd-lite ha
 """
 import os
 
-from m2kd_lite import course
+from m2kd_lite.course import student
 
 c = get_config()                                        # noqa: F821  nbgrader provides it
 
 c.CourseDirectory.course_id = "m2kd-lite"               # yours; letters, digits, - and _
-c.ClearSolutions.code_stub = {"python": course.STUB}    # the same as in the students' copy of `make student`
+c.ClearSolutions.code_stub = {"python": student.STUB}    # the same as in the students' copy of `make student`
 
 # Cells that train (they carry a tag) are not run when a submission is graded. Cells that need their results then fail,
 # and cost nothing: only checks carry points, and no check needs them.
-c.Execute.skip_cells_with_tag = course.NOT_GRADED
+c.Execute.skip_cells_with_tag = student.NOT_GRADED
 c.Execute.timeout = 120                                 # seconds for one cell, then it is interrupted and grading goes on
 
 # nbgrader gives no points where a check's cell writes to stderr, and a warning of PyTorch's is written there.
