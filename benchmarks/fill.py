@@ -27,10 +27,12 @@ SEEDS = (0, 1, 2)
 M2KD = "m2kd-no-pruning"
 WARM_UPS = {"rate warmed up over 5 epochs": 5, "rate warmed up over 2 epochs": 2}       # variant to epochs
 
+# Outputs that begin at a prior, and at one half; docs/start.md.
+PRIOR, HALF = dict(prior=0.05), dict(prior=0.5)
 # As in lessons 01 to 04: four steps of 25 drawn characters, 7 epochs each, ResNet-8.
-LESSON = dict(class_batch=25, epochs=7)
+LESSON = dict(class_batch=25, epochs=7) | PRIOR
 # The demonstration of lesson 00: two steps of five digits.
-DEMONSTRATION = dict(dataset="digits", class_batch=5)
+DEMONSTRATION = dict(dataset="digits", class_batch=5) | PRIOR
 
 # (variant, settings), where a variant other than "" is no plain row of method/table.py; see `method_of`.
 LESSONS = (
@@ -45,21 +47,24 @@ LESSONS = (
     ("", DEMONSTRATION | dict(method="finetune")),
     ("", DEMONSTRATION | dict(method="lwf-mc")),
 )
-# Every method, class batch and pruning ratio with the profile `quick`, to be looked at together. Not every ratio lasts for
-# every number of steps: the first layer of ResNet-8 has 432 weights for images in colour.
-GRID = (
-    *(("", dict(method="m2kd", class_batch=20, pruning_ratio=ratio)) for ratio in (0.8, 0.6, 0.7, 0.75, 0.9)),
-    *(("", dict(method=method, class_batch=20)) for method in ("finetune", "lwf-mc", M2KD)),
-    *(("", dict(method=method, class_batch=20)) for method in ("scaled", "ewc", "rwalk", *EXEMPLAR_METHODS)),
-    *(("", dict(method=method, class_batch=batch)) for batch in (50, 10, 5) for method in ("finetune", "lwf-mc", M2KD)),
-    *(("", dict(method="m2kd", class_batch=batch, pruning_ratio=ratio))
-      for batch in (50, 10, 5) for ratio in (0.8, 0.6, 0.7, 0.75, 0.9)),
-    *(("", dict(method="joint", class_batch=batch)) for batch in (50, 20, 10, 5)),
-)
+RATIOS = (0.8, 0.6, 0.7, 0.75, 0.9)
+CHAINS = ("finetune", "lwf-mc", M2KD)
+
+
+def grid(class_batch: int, *methods: str) -> tuple:
+    """These methods, and M2KD at every pruning ratio, with the profile `quick`. Not every ratio lasts for every number of steps: the first
+    layer of ResNet-8 has 432 weights for images in colour."""
+    settings = PRIOR | dict(class_batch=class_batch)
+    return (*(("", settings | dict(method=method)) for method in methods),
+            *(("", settings | dict(method="m2kd", pruning_ratio=ratio)) for ratio in RATIOS))
+
+
+GRID = ((grid(20, *CHAINS, "scaled", "ewc", "rwalk", *EXEMPLAR_METHODS), SEEDS), (grid(10, *CHAINS, *EXEMPLAR_METHODS), SEEDS),
+        (grid(50, *CHAINS), SEEDS), (grid(5, *CHAINS), SEEDS),
+        (tuple(("", PRIOR | dict(method="joint", class_batch=batch)) for batch in (20, 50, 10, 5)), SEEDS))
 # The first step of CIFAR-100 by 20 at the paper's size, one change at a time: what each choice of the recipe is worth.
 FIRST_STEP = dict(method=M2KD, dataset="imagefolder", data_root="data/cifar100", class_batch=20, profile="paper", precision="bf16", steps=1)
 ICARL_SCHEDULE = dict(epochs=70, milestones=(49, 63), weight_decay=2e-5)
-PRIOR = dict(prior=0.05)
 CROPS = dict(augment="crop")
 STEP_1 = (
     ("", FIRST_STEP | ICARL_SCHEDULE | PRIOR),
@@ -87,14 +92,13 @@ STEP_1 = (
 # How outputs should begin at the size of a lesson, decided on seeds that no other bank has; the rule is in docs/start.md. One half was the
 # profile's start then, and all of the candidates but two keep it.
 JUDGES = ("lwf-mc", M2KD, "m2kd")
-HALF = dict(prior=0.5)
 CANDIDATES = (("", HALF), ("", PRIOR), ("", dict(prior=0.01)), ("", HALF | dict(normaliser="seen")),
               ("rate warmed up over 2 epochs", HALF), ("rate of the heads a fifth", HALF))
 FIRST_STEPS = tuple((variant, dict(method=method, class_batch=20, steps=1) | change) for variant, change in CANDIDATES for method in JUDGES)
 WHOLE = tuple(("", dict(method=method, class_batch=batch) | change)
               for batch in (20, 10) for change in (PRIOR, HALF) for method in JUDGES)
-# Every method before and after. (Scaled has a softmax, and no such start.)
-REPORTED = tuple(("", dict(method=method, class_batch=20) | start) for start in (HALF, PRIOR) for method in
+# Every method as it was before; after is in the grid. (Scaled has a softmax, and no such start.)
+REPORTED = tuple(("", dict(method=method, class_batch=20) | HALF) for method in
                  ("finetune", *JUDGES, "icarl", "ewc", "rwalk", "icarl-aux", "icarl-m2kd", "joint"))
 DECIDING = (10, 11, 12)
 # Rows of our own, composed of others: a method decides as Scaled does, or after weight aligning. They are trained as the method is, so that
@@ -108,7 +112,7 @@ MEMORIES = (*(("", DIGITS | dict(method=method)) for method in ("finetune", "lwf
             *(("", DIGITS | dict(method=method, exemplars=50)) for method in EXEMPLAR_METHODS), ("", DIGITS | dict(method="icarl", exemplars=20)),
             *((DECISIONS[0], DIGITS | dict(method=method)) for method in (M2KD, "lwf-mc", "m2kd")))
 # Bank to its lists of (runs, seeds).
-BANKS = {"lessons": ((LESSONS, SEEDS),), "glyphs_grid": ((GRID, SEEDS),), "step1": ((STEP_1, (0,)),),
+BANKS = {"lessons": ((LESSONS, SEEDS),), "glyphs_grid": GRID, "step1": ((STEP_1, (0,)),),
          "composed": ((COMPOSED, SEEDS),), "digits": ((MEMORIES, SEEDS),),
          "start": ((WHOLE, DECIDING), (FIRST_STEPS, DECIDING), (REPORTED, SEEDS))}
 
