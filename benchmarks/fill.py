@@ -108,7 +108,7 @@ COMPOSED = (*((DECISIONS[0], dict(method=method, class_batch=20) | PRIOR) for me
             ("", dict(method="scaled", class_batch=20) | PRIOR))
 # Every method where a run takes seconds: two digits a step. 50 exemplars are five a class at the end.
 DIGITS = dict(dataset="digits", class_batch=2) | PRIOR
-MEMORIES = (*(("", DIGITS | dict(method=method)) for method in ("finetune", "lwf-mc", M2KD, "m2kd", "joint", "scaled", "ewc", "rwalk")),
+MEMORIES = (*(("", DIGITS | dict(method=method)) for method in ("finetune", "lwf-mc", M2KD, "m2kd", "joint", "scaled", "ewc", "rwalk", "dgm")),
             *(("", DIGITS | dict(method=method, exemplars=50)) for method in EXEMPLAR_METHODS), ("", DIGITS | dict(method="icarl", exemplars=20)),
             *((DECISIONS[0], DIGITS | dict(method=method)) for method in (M2KD, "lwf-mc", "m2kd")))
 # Bank to its lists of (runs, seeds).

@@ -5,13 +5,14 @@ that once it passes, a run can use it in its place. What is not right yet raises
 """
 from collections.abc import Callable
 
-from m2kd_lite.checks import accuracy, distillation, exemplars, own_method, ownership, plans, rebuilding, teachers
+from m2kd_lite.checks import accuracy, distillation, exemplars, own_method, ownership, plans, rebuilding, reserving, teachers
 from m2kd_lite.checks.engine import NotYet, check
 
 EXERCISES = {exercise.name: exercise for exercise in (
     accuracy.AVERAGE, accuracy.FORGET, distillation.DISTILLATION, plans.SEQUENTIAL, plans.MULTI_MODEL,
     teachers.TARGETS, distillation.AUXILIARY, ownership.PRUNE, ownership.ACTIVE, rebuilding.RECONSTRUCT,
-    exemplars.HERDING, exemplars.NEAREST_MEAN, own_method.FRONTIER, own_method.ALIGNED)}
+    exemplars.HERDING, exemplars.NEAREST_MEAN, reserving.STEEPNESS, reserving.SOFT, reserving.CUMULATIVE,
+    reserving.GRADIENT, own_method.FRONTIER, own_method.ALIGNED)}
 
 __all__ = ["EXERCISES", "NotYet", *EXERCISES]
 
@@ -77,6 +78,26 @@ def herding(function: Callable) -> None:
 def nearest_mean(function: Callable) -> None:
     """Check `nearest_mean(features, kept, labels, total_classes)`, iCaRL's algorithm 1: to a class an image. Raises NotYet."""
     check(exemplars.NEAREST_MEAN, function)
+
+
+def annealed(function: Callable) -> None:
+    """Check `annealed(epoch, epochs, batch, batches, most)`: where in a training, to the steepness of masks. Raises NotYet."""
+    check(reserving.STEEPNESS, function)
+
+
+def soft_mask(function: Callable) -> None:
+    """Check `soft_mask(embedding, s)`: float of any shape to the same, from 0 to 1. Raises NotYet."""
+    check(reserving.SOFT, function)
+
+
+def cumulative_mask(function: Callable) -> None:
+    """Check `cumulative_mask(masks, weight)`: bool masks of a layer that grows to one of its size now. Raises NotYet."""
+    check(reserving.CUMULATIVE, function)
+
+
+def free_gradient(function: Callable) -> None:
+    """Check `free_gradient(gradient, reserved)`: float and bool of one shape to float. Raises NotYet."""
+    check(reserving.GRADIENT, function)
 
 
 def frontier(function: Callable) -> None:

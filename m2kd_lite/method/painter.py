@@ -2,11 +2,11 @@
 
 Ostapenko et al., "Learning to Remember", CVPR 2019: each step learns a mask over the weights of shared layers, beside batch norms
 and a last layer of its own. What a mask takes is reserved, and never moves again; the layers grow, so that as many weights are free as before. So one set of
-weights holds a generator a step, as M²KD's holds a classifier a step (`masks.py`). How it learns is in `replay.py`.
+weights holds a generator a step, as M²KD's holds a classifier a step (`masks.py`). How masks come about is in `reserving.py`, how the painter
+learns in `replay.py`.
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,65 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from m2kd_lite.errors import BadInput
+from m2kd_lite.method.reserving import MASKING, Masking, grown
 from m2kd_lite.seeds import torch_seed
 
 SIZE = 32                   # pixels across: four layers, from 1x1 over 4, 8 and 16
 KERNEL = 4
 DRAW, LEAST_NOISE = 128, 28     # numbers that an image is made from, the class's one-hot among them; and how many are chance at least
 SPREAD = 0.02               # of new weights, a normal deviation: Radford et al. 2016 (DCGAN), section 3
-S_MAX = 1e5                 # the steepest sigmoid of a mask: the paper's value but for SVHN
 AT_ONCE = 256               # images drawn together; fixed, for another number may pick another kernel
 SETTLING = 1024             # draws from which the batch norms of a step take their statistics, when its mask has become binary
-
-
-# ---- masks ----------------------------------------------------------------------------------------------------------
-
-
-def annealed(epoch: int, epochs: int, batch: int, batches: int, most: float = S_MAX) -> float:
-    """The steepness s of the masks: it rises over the epochs from 1/most to `most`, and in each epoch from 1/s to s.
-
-    As in Serrà et al. 2018 (HAT), section 2.4: with a small s all embeddings get a gradient, with a large one masks are binary.
-
-    Parameters
-    ----------
-    epoch, batch : which, from 0.
-    """
-    top = 1 / most + (most - 1 / most) * (epoch / (epochs - 1) if epochs > 1 else 1.0)
-    low = min(top, 1 / top)
-    return low + (top - low) * (batch / (batches - 1) if batches > 1 else 1.0)
-
-
-def soft_mask(embedding: Tensor, s: float) -> Tensor:
-    """m = sigmoid(s e): one half everywhere at first, in the end 0 or 1."""
-    return torch.sigmoid(s * embedding)
-
-
-def compensation(embedding: Tensor, s: float, most: float = S_MAX) -> Tensor:
-    """What the gradient of an embedding is multiplied by, so that it does not depend on the steepness (HAT, section 2.5)."""
-    return (most / s) * (torch.cosh((s * embedding).clamp(-50, 50)) + 1) / (torch.cosh(embedding) + 1)
-
-
-def newly_taken(masks: Sequence[Tensor], reserved: Sequence[Tensor]) -> Tensor:
-    """The share of the free weights that masks take: sum of m (1 - reserved) over sum of (1 - reserved), a scalar."""
-    taken = sum((mask * ~before).sum() for mask, before in zip(masks, reserved, strict=True))
-    free = sum((~before).sum() for before in reserved)
-    return torch.as_tensor(taken / free)
-
-
-def grown(widths: Sequence[int], first: Sequence[int], reserved: Sequence[int]) -> list[int]:
-    """Output channels of each shared layer in the next step, so that as many weights are free as in step 1.
-
-    Parameters
-    ----------
-    widths : in the last step: input of the first layer, then the output of each.
-    first : the same in step 1.
-    reserved : weights of each layer that are reserved.
-    """
-    out = [widths[0]]
-    for layer, taken in enumerate(reserved):
-        needed = taken + first[layer] * first[layer + 1] * KERNEL**2
-        out.append(max(widths[layer + 1], math.ceil(needed / (out[layer] * KERNEL**2))))
-    return out[1:]
 
 
 # ---- the generator --------------------------------------------------------------------------------------------------
@@ -105,6 +55,7 @@ class Painter(nn.Module):
     channels : colour channels of an image.
     width : channels before the last layer, in step 1; the layers before have 2 and 4 times as many.
     seed : of the initial weights.
+    masking : the functions by which weights are taken and held.
 
     Attributes
     ----------
@@ -113,9 +64,9 @@ class Painter(nn.Module):
     parts : one `StepPart` a step.
     """
 
-    def __init__(self, classes: int, channels: int, width: int, seed: int):
+    def __init__(self, classes: int, channels: int, width: int, seed: int, masking: Masking = MASKING):
         super().__init__()
-        self.classes, self.channels, self.width, self.seed = classes, channels, width, seed
+        self.classes, self.channels, self.width, self.seed, self.masking = classes, channels, width, seed, masking
         self.draw_size = max(DRAW, classes + LEAST_NOISE)
         self.weights, self.embeddings, self.parts = nn.ParameterList(), nn.ParameterList(), nn.ModuleList()
 
@@ -132,7 +83,7 @@ class Painter(nn.Module):
         widths = first = [self.draw_size, 4 * self.width, 2 * self.width, self.width]
         if self.parts:
             last = [self.draw_size, *self.steps[-1].widths]
-            widths = [self.draw_size, *grown(last, first, [int(taken.sum()) for taken in reserved])]
+            widths = [self.draw_size, *grown(last, first, [int(taken.sum()) for taken in reserved], KERNEL)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self.seed, step, "paint"))
             fresh = [SPREAD * torch.randn(into, out, KERNEL, KERNEL) for into, out in zip(widths, widths[1:], strict=False)]
@@ -152,15 +103,21 @@ class Painter(nn.Module):
 
     def reserved(self, steps: int | None = None) -> list[Tensor]:
         """Per shared layer, bool: which weights the masks of the first `steps` steps take, of all finished ones if None."""
-        out = [torch.zeros_like(weight, dtype=torch.bool) for weight in self.weights]
-        for part in self.steps[:steps]:
-            for taken, mask in zip(out, part.masks, strict=False):
-                taken[:mask.shape[0], :mask.shape[1]] |= mask
+        parts = [part.masks for part in self.steps[:steps] if part.masks]
+        return [self.masking.cumulative([masks[layer] for masks in parts], weight) for layer, weight in enumerate(self.weights)]
+
+    def owners(self) -> list[Tensor]:
+        """Per shared layer, uint8: the step that first took each weight, 0 where none has; what a mask of M²KD says."""
+        out = [torch.zeros_like(weight, dtype=torch.uint8) for weight in self.weights]
+        for step, part in enumerate(self.steps, 1):
+            for owner, mask in zip(out, part.masks, strict=False):
+                there = owner[:mask.shape[0], :mask.shape[1]]
+                there[mask & (there == 0)] = step
         return out
 
     def first(self, steps: int) -> Painter:
         """The painter as it was when so many steps had ended, sharing its tensors: what they reserved has not changed since."""
-        new = Painter(self.classes, self.channels, self.width, self.seed)
+        new = Painter(self.classes, self.channels, self.width, self.seed, self.masking)
         new.parts = nn.ModuleList(self.steps[:steps])
         shapes = [mask.shape for mask in self.steps[steps - 1].masks]
         new.weights = nn.ParameterList(nn.Parameter(weight[:shape[0], :shape[1]], requires_grad=False)
@@ -197,7 +154,7 @@ class Painter(nn.Module):
         """The weight of a shared layer as a step sees it: masked, without the channels that later steps added."""
         weight = self.weights[layer]
         if s is not None:
-            return weight * soft_mask(self.embeddings[layer], s)
+            return weight * self.masking.soft(self.embeddings[layer], s)
         mask = self.steps[step - 1].masks[layer]
         return torch.where(mask, weight[:mask.shape[0], :mask.shape[1]], 0.0)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from m2kd_lite.data.shards import Images
 from m2kd_lite.method import painter as painters
 from m2kd_lite.method.painter import Painter
+from m2kd_lite.method.reserving import compensation, newly_taken
 from m2kd_lite.seeds import torch_seed
 
 RATE, BETAS = 5e-4, (0.5, 0.999)    # of Adam: the authors use rates from 2e-4 to 5e-4; a lesson has few updates
@@ -124,8 +125,8 @@ class Duel:
         loss.backward()
         self.adams["critic"].step()
 
-        masks = [painters.soft_mask(embedding, s) for embedding in painter.embeddings]
-        loss = painter_loss(critic, drawn, labels) + self.price * painters.newly_taken(masks, self.reserved)
+        masks = [painter.masking.soft(embedding, s) for embedding in painter.embeddings]
+        loss = painter_loss(critic, drawn, labels) + self.price * newly_taken(masks, self.reserved)
         self.adams["painter"].zero_grad()
         loss.backward()
         self.hold_still(s)
@@ -137,10 +138,10 @@ class Duel:
         """No gradient where a weight is reserved, and the compensated one for each embedding."""
         for weight, reserved in zip(self.painter.weights, self.reserved, strict=True):
             assert weight.grad is not None
-            weight.grad.masked_fill_(reserved, 0.0)
+            weight.grad = self.painter.masking.gradient(weight.grad, reserved)
         for embedding in self.painter.embeddings:
             assert embedding.grad is not None
-            embedding.grad *= painters.compensation(embedding, s)
+            embedding.grad *= compensation(embedding, s)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Flat names to tensors, for a checkpoint: the critic, and what both Adams remember. The painter is kept by itself."""

@@ -16,6 +16,7 @@ from m2kd_lite.errors import BadInput
 from m2kd_lite.method import exemplars, losses, masks, painter, scaled, snapshots, targets
 from m2kd_lite.method.importance import Penalty
 from m2kd_lite.method.nets import convolution_sizes
+from m2kd_lite.method.reserving import MASKING, Masking
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Method:
     penalty : what moving a parameter costs, in place of teachers.
     fill, main_loss, auxiliary_loss, prune, rebuild : the functions of `targets.py`, `losses.py`, `masks.py` and
         `snapshots.py` that do the work, for a notebook to exchange.
+    masking : the same for a generator's masks (`reserving.py`).
     """
 
     title: str
@@ -53,6 +55,7 @@ class Method:
     auxiliary_loss: Callable[..., Tensor] = losses.auxiliary_loss
     prune: Callable[..., dict[str, Tensor]] = masks.prune
     rebuild: Callable[..., dict[str, Tensor]] = snapshots.Snapshots.state
+    masking: Masking = MASKING
 
     @property
     def keeps_exemplars(self) -> bool:

@@ -18,6 +18,7 @@ from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.method import painter as painters
 from m2kd_lite.method.painter import Painter
 from m2kd_lite.method.replay import RATE, Critic, Duel
+from m2kd_lite.method.reserving import S_MAX, Masking
 
 if TYPE_CHECKING:
     from m2kd_lite.training.state import State
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 LARGEST_BATCH = 64          # the authors have 64 to 70; smaller where the run's own is
 
 
-def new_painter(config: RunConfig, stream: ClassStream) -> Painter:
+def new_painter(config: RunConfig, stream: ClassStream, masking: Masking) -> Painter:
     """A painter that has learnt nothing."""
-    return Painter(len(stream.class_names), stream.train_images.shape[1], config.generator_width, config.seed)
+    return Painter(len(stream.class_names), stream.train_images.shape[1], config.generator_width, config.seed, masking)
 
 
 def new_duel(painter: Painter, config: RunConfig, classes: int) -> Duel:
@@ -144,7 +145,7 @@ class Lesson:
             rows = slice(batch * self.size, (batch + 1) * self.size)
             new = self._new[order[rows]]
             before = self._old[old[batch * len(old) // self.batches:(batch + 1) * len(old) // self.batches]]
-            s = painters.annealed(epoch, self._config.generator_epochs, batch, self.batches)
+            s = self._duel.painter.masking.steepness(epoch, self._config.generator_epochs, batch, self.batches, S_MAX)
             self._loss_sum += self._duel.update(self._images[new], self._labels[new], self._images[before], self._labels[before],
                                                 noise[rows], where[rows], s)
             yield batch + 1

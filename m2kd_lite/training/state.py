@@ -92,7 +92,7 @@ class State:
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         walk = Walk(net, method.penalty, len(stream.class_names)) if method.penalty else None
         return cls(net, past, loss_sum, masks.new_masks(net.convolutions()) if method.prunes else {}, walk=walk,
-                   painter=paint.new_painter(config, stream) if method.paints else None)
+                   painter=paint.new_painter(config, stream, method.masking) if method.paints else None)
 
     def goes_on_in(self, environment: dict) -> list[tuple[str, Any, Any]]:
         """Note where the run is computed from here on; gives what changed of that which the bits depend on: (what, was, now)."""

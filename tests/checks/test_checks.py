@@ -16,7 +16,7 @@ from m2kd_lite import checks
 from m2kd_lite.checks import engine
 from m2kd_lite.checks.compare import differs, same, unlike
 from m2kd_lite.errors import M2KDError
-from m2kd_lite.method import aligning, exemplars, losses, masks, metrics, snapshots, targets
+from m2kd_lite.method import aligning, exemplars, losses, masks, metrics, reserving, snapshots, targets
 from m2kd_lite.method.nets import IncrementalNet
 
 # ---- what a student may write, right and wrong ----------------------------------------------------------------------
@@ -385,6 +385,44 @@ def beaten_like(beats):
     return wrong
 
 
+# ---- the masks of a painter -----------------------------------------------------------------------------------------
+
+def steep_like(reach=lambda epoch, epochs: epoch / (epochs - 1) if epochs > 1 else 1, go=lambda batch, batches: batch / (batches - 1) if batches > 1 else 1,
+               begin=lambda most, top: top if top < 1 else 1 / top, top_of=None):
+    def steepness(epoch, epochs, batch, batches, most):
+        share = reach(epoch, epochs)
+        top = (1 - share) / most + share * most if top_of is None else top_of(most)
+        start = begin(most, top)
+        return (1 - go(batch, batches)) * start + go(batch, batches) * top
+    return steepness
+
+
+def steep_in_numpy(epoch, epochs, batch, batches, most):
+    top = np.linspace(1 / most, most, epochs)[epoch] if epochs > 1 else most
+    return np.linspace(min(1 / top, top), top, batches)[batch].item() if batches > 1 else float(top)
+
+
+def cumulated(masks, weight):
+    wide = [F.pad(mask.int(), (0, 0, 0, 0, 0, weight.shape[1] - mask.shape[1], 0, weight.shape[0] - mask.shape[0])) for mask in masks]
+    return sum(wide, torch.zeros(weight.shape, dtype=torch.int)) > 0
+
+
+def cumulated_one_by_one(masks, weight):
+    taken = torch.zeros(weight.shape, dtype=torch.bool)
+    for mask in masks:
+        for i, j in torch.argwhere(mask.flatten(2).any(2)).tolist():
+            taken[i, j] = taken[i, j] | mask[i, j]
+    return taken
+
+
+def counted(masks, weight):
+    return sum((cumulated([mask], weight).int() for mask in masks), torch.zeros(weight.shape, dtype=torch.int))
+
+
+def taken_at_the_end(masks, weight):
+    return cumulated([mask.flip(0, 1) for mask in masks], weight).flip(0, 1)
+
+
 RIGHT = {
     "average_incremental_accuracy": [statistics.fmean, np.mean, lambda top1: sum(a / len(top1) for a in top1)],
     "forgetting": [forgetting_by(), forgetting_in_numpy_style],
@@ -399,6 +437,11 @@ RIGHT = {
     "reconstruct": [state_like(), state_in_loops],
     "herding": [herding_like(), herding_by_distance],
     "nearest_mean": [mean_in_loops, mean_in_numpy_style, mean_like(lambda x, means: (x @ means.T).argmax(1))],
+    "annealed": [steep_like(), steep_in_numpy],
+    "soft_mask": [lambda embedding, s: 1 / (1 + torch.exp((-s * embedding).clamp(max=80))), lambda embedding, s: (torch.tanh(s * embedding / 2) + 1) / 2],
+    "cumulative_mask": [cumulated, cumulated_one_by_one],
+    "free_gradient": [lambda gradient, reserved: torch.where(reserved, torch.zeros_like(gradient), gradient),
+                      lambda gradient, reserved: torch.zeros_like(gradient).masked_scatter(~reserved, gradient[~reserved])],
     "frontier": [frontier_by_sweeping, frontier_in_numpy, lambda carried, accuracy: np.array(frontier_by_sweeping(carried, accuracy)).tolist()],
     "aligned_rows": [rows_in_a_loop, lambda weight, old: torch.cat([weight[:old], weight[old:] * share(weight, old)]), rows_of_a_copy],
 }
@@ -623,6 +666,49 @@ MUTANTS = [(name, fragment, function) for name, rows in {
             label: place for place, label in enumerate(sorted(set(labels.tolist()), key=labels.tolist().index))})),
         ("last class that has been seen", mean_like(classes=lambda labels, total: range(int(labels.max())))),
     ],
+    "annealed": [
+        ("starts over in each epoch", steep_like(top_of=lambda most: most)),
+        ("stays the same within", steep_like(go=lambda batch, batches: 1)),
+        ("last epoch does not reach", steep_like(reach=lambda epoch, epochs: epoch / epochs)),
+        ("epochs are counted from 1", steep_like(reach=lambda epoch, epochs: (epoch + 1) / epochs)),
+        ("last batch of an epoch does not", steep_like(go=lambda batch, batches: batch / batches)),
+        ("batches are counted from 1", steep_like(go=lambda batch, batches: (batch + 1) / batches)),
+        ("begins at 0", steep_like(begin=lambda most, top: 0)),
+        ("smallest s of all", steep_like(begin=lambda most, top: 1 / most)),
+        ("in the first epoch s falls", steep_like(begin=lambda most, top: 1 / top)),
+        ("with a single epoch it is", steep_like(reach=lambda epoch, epochs: epoch / max(1, epochs - 1))),
+        ("with a single batch it is", steep_like(go=lambda batch, batches: batch / max(1, batches - 1))),
+        ("with a single epoch this divides", steep_like(reach=lambda epoch, epochs: epoch / (epochs - 1))),
+        ("with a single batch this divides", steep_like(go=lambda batch, batches: batch / (batches - 1))),
+    ],
+    "soft_mask": [
+        ("steepness is not used", lambda embedding, s: embedding.sigmoid()),
+        ("divided by s", lambda embedding, s: 1 / (1 + torch.exp(-embedding / s))),
+        ("s multiplies the sigmoid", lambda embedding, s: embedding.sigmoid() * s),
+        ("upside down", lambda embedding, s: 1 - (s * embedding).sigmoid()),
+        ("binary from the start", lambda embedding, s: torch.where(embedding > 0, 1.0, 0.0)),
+        ("tanh runs", lambda embedding, s: 2 * (2 * s * embedding).sigmoid() - 1),
+        ("the softmax makes", lambda embedding, s: (s * embedding).softmax(-1)),
+    ],
+    "cumulative_mask": [
+        ("only the last step", lambda masks, weight: cumulated(masks[-1:], weight)),
+        ("only the first step", lambda masks, weight: cumulated(masks[:1], weight)),
+        ("every step took", lambda masks, weight: counted(masks, weight) == len(masks)),
+        ("two steps take is free", lambda masks, weight: counted(masks, weight) % 2 == 1),
+        ("other way round", lambda masks, weight: counted(masks, weight) == 0),
+        ("counts of steps", lambda masks, weight: counted(masks, weight).long()),
+        ("size of an old mask", lambda masks, weight: cumulated(masks, masks[-1]) if masks else weight > math.inf),
+        ("grows at its end", taken_at_the_end),
+        ("do not have the same size", lambda masks, weight: weight > math.inf if not masks else torch.stack(masks).sum(0) > 0),
+    ],
+    "free_gradient": [
+        ("other way round", lambda gradient, reserved: torch.where(reserved, gradient, 0.0)),
+        ("infinity times 0", lambda gradient, reserved: gradient * (1 - reserved.float())),
+        ("nothing is held still", lambda gradient, reserved: gradient.clone()),
+        ("only the free part", lambda gradient, reserved: torch.masked_select(gradient, ~reserved)),
+        ("the mask itself", lambda gradient, reserved: 1 - reserved.float()),
+        ("a whole layer", lambda gradient, reserved: gradient * float(not reserved.any()) if not gradient.isinf().any() else torch.zeros_like(gradient)),
+    ],
     "frontier": [
         ("each beats the other", beaten_like(lambda u, v, x, y: u <= x and v >= y)),
         ("same bytes and more accuracy", beaten_like(lambda u, v, x, y: u < x and v >= y)),
@@ -663,7 +749,8 @@ LIBRARY = {
     "multi_model_plan": targets.own_step, "multi_model_targets": targets.target_matrix,
     "auxiliary_loss": losses.auxiliary_loss, "prune": masks.prune, "active": masks.active,
     "reconstruct": snapshots.Snapshots.state, "herding": exemplars.herding, "nearest_mean": checks.exemplars.nearest_mean,
-    "frontier": metrics.frontier, "aligned_rows": aligning.aligned_rows,
+    "annealed": reserving.annealed, "soft_mask": reserving.soft_mask, "cumulative_mask": reserving.cumulative_mask,
+    "free_gradient": reserving.free_gradient, "frontier": metrics.frontier, "aligned_rows": aligning.aligned_rows,
 }
 NAMES = sorted(LIBRARY)
 
@@ -706,7 +793,7 @@ def test_a_right_answer_in_any_style_passes(name, function, capsys):
 def test_a_mistake_is_called_by_its_name(name, fragment, function):
     message = message_of(name, function)
     assert fragment in message and message.startswith(f"{name}: ") and "\n" not in message
-    assert re.search(r"[.?] Look at (Eq|section|docs|the docstring|torch|iCaRL|the lesson|Zhao).*\.$", message)
+    assert re.search(r"[.?] Look at (Eq|section|docs|the docstring|torch|iCaRL|the lesson|Zhao|HAT).*\.$", message)
     for other_name, other, _ in MUTANTS:
         assert other_name != name or other == fragment or other not in message
 

@@ -13,9 +13,9 @@ from m2kd_lite.method.snapshots import Snapshots
 
 NAMES = sorted(checks.EXERCISES)
 LOSSES = ["distillation_loss", "auxiliary_loss"]
-NUMBERS = ["average_incremental_accuracy", "forgetting"]
+NUMBERS = ["average_incremental_accuracy", "forgetting", "annealed"]
 PLANS = ["sequential_plan", "multi_model_plan"]
-TENSORS = ["active", "herding", "nearest_mean", "aligned_rows"]
+TENSORS = ["active", "herding", "nearest_mean", "aligned_rows", "soft_mask", "cumulative_mask", "free_gradient"]
 NESTED = ["multi_model_targets", "prune", "reconstruct"]
 LISTS = ["frontier"]
 assert sorted(LOSSES + NUMBERS + PLANS + TENSORS + NESTED + LISTS) == NAMES

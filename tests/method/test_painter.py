@@ -7,7 +7,7 @@ import torch
 from m2kd_lite.errors import BadInput, DamagedFile
 from m2kd_lite.files import storage
 from m2kd_lite.method import painter as painters
-from m2kd_lite.method import painter_file, replay
+from m2kd_lite.method import painter_file, replay, reserving
 from m2kd_lite.method.painter import Painter
 
 CLASSES, WIDTH = 6, 3
@@ -37,7 +37,7 @@ def learn(painter, updates=6):
     duel, step = new_duel(painter), len(painter.parts)
     images, labels, noise, where = batch(step)
     for i in range(updates):
-        duel.update(images, labels, images[:0], labels[:0], noise, where, painters.annealed(i, updates, 1, 2))
+        duel.update(images, labels, images[:0], labels[:0], noise, where, reserving.annealed(i, updates, 1, 2, reserving.S_MAX))
     painter.reserve()
     painter.settle(painter.draws(labels, noise))
     return duel
@@ -62,10 +62,10 @@ def three_steps():
 
 
 def test_the_masks_grow_steep_over_the_epochs_and_within_each():
-    ends = [painters.annealed(epoch, 10, 7, 8) for epoch in range(10)]
-    assert ends == sorted(ends) and ends[-1] == painters.S_MAX and ends[0] == pytest.approx(1 / painters.S_MAX)
+    ends = [reserving.annealed(epoch, 10, 7, 8, reserving.S_MAX) for epoch in range(10)]
+    assert ends == sorted(ends) and ends[-1] == reserving.S_MAX and ends[0] == pytest.approx(1 / reserving.S_MAX)
     for epoch in range(1, 10):
-        within = [painters.annealed(epoch, 10, i, 8) for i in range(8)]
+        within = [reserving.annealed(epoch, 10, i, 8, reserving.S_MAX) for i in range(8)]
         assert within == sorted(within) and within[0] == pytest.approx(1 / ends[epoch]) and within[-1] == ends[epoch]
 
 
@@ -73,25 +73,25 @@ def test_the_masks_grow_steep_over_the_epochs_and_within_each():
 def test_compensated_the_gradient_of_an_embedding_does_not_depend_on_the_steepness(s):
     embedding = (chance(50) / 100).requires_grad_()
     pull = chance(50, seed=1)
-    (pull * painters.soft_mask(embedding, s)).sum().backward()
+    (pull * reserving.soft_mask(embedding, s)).sum().backward()
     # m (1 - m) = 1 / (2 cosh(s e) + 2), which is what the numerator of the compensation undoes
-    expected = pull * painters.S_MAX / (2 * (torch.cosh(embedding.detach()) + 1))
-    torch.testing.assert_close(embedding.grad * painters.compensation(embedding.detach(), s), expected, rtol=1e-3, atol=1e-3)
+    expected = pull * reserving.S_MAX / (2 * (torch.cosh(embedding.detach()) + 1))
+    torch.testing.assert_close(embedding.grad * reserving.compensation(embedding.detach(), s), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_compensation_is_finite_however_steep_the_mask():
-    assert painters.compensation(torch.tensor([-9.0, 0.0, 9.0]), painters.S_MAX).isfinite().all()
+    assert reserving.compensation(torch.tensor([-9.0, 0.0, 9.0]), reserving.S_MAX).isfinite().all()
 
 
 def test_the_price_is_the_share_of_free_weights_that_the_masks_take():
     masks = [torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.0, 1.0])]
     reserved = [torch.tensor([False, True]), torch.tensor([False, False, True])]
-    assert painters.newly_taken(masks, reserved).item() == pytest.approx((0.5 + 0.25 + 0.0) / 3)
+    assert reserving.newly_taken(masks, reserved).item() == pytest.approx((0.5 + 0.25 + 0.0) / 3)
 
 
 def test_layers_grow_by_what_is_reserved_and_by_no_channel_more():
     first, reserved = [128, 8, 4, 2], [5000, 300, 0]
-    widths = [128, *painters.grown(first, first, reserved)]
+    widths = [128, *reserving.grown(first, first, reserved, painters.KERNEL)]
     for layer, taken in enumerate(reserved):
         free = widths[layer] * widths[layer + 1] * 16 - taken
         started_with = first[layer] * first[layer + 1] * 16
@@ -118,12 +118,22 @@ def test_reserved_weights_do_not_move_by_one_bit_and_free_ones_do():
     duel = new_duel(painter)
     images, labels, noise, where = batch(2)
     for i in range(4):
-        duel.update(images, labels, *(part[:6] for part in batch(1)[:2]), noise, where, painters.annealed(i, 4, 1, 2))
+        duel.update(images, labels, *(part[:6] for part in batch(1)[:2]), noise, where, reserving.annealed(i, 4, 1, 2, reserving.S_MAX))
     for taken, was, start, weight in zip(reserved, before, began, painter.weights, strict=True):
         now = weight.detach()[:was.shape[0], :was.shape[1]]
         assert 0 < taken.float().mean() < 1
         assert now[taken].equal(was[taken])
         assert (now != start[:was.shape[0], :was.shape[1]])[~taken].float().mean() > 0.3
+
+
+def test_a_weight_is_owned_by_the_step_that_took_it_first(three_steps):
+    painter, _ = three_steps
+    for layer, (owners, reserved) in enumerate(zip(painter.owners(), painter.reserved(), strict=True)):
+        assert owners.dtype == torch.uint8 and owners.unique().tolist() == [0, 1, 2, 3] and (owners > 0).equal(reserved)
+        first, second = (part.masks[layer] for part in painter.steps[:2])
+        assert (owners[:first.shape[0], :first.shape[1]][first] == 1).all()
+        again = first & second[:first.shape[0], :first.shape[1]]
+        assert again.any() and (owners[:first.shape[0], :first.shape[1]][again] == 1).all()
 
 
 def test_a_step_sees_only_its_mask(three_steps):
