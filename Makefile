@@ -28,7 +28,7 @@ unit: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-# All panels on one page, in your browser; the address that is printed opens it again.
+# The panels on one page, in your browser; the address that is printed opens it again.
 playground: $(STAMP)
 	$(BIN)/m2kd-lite playground
 

@@ -149,7 +149,7 @@ def digits_rows():
     """The table of every method on digits: average, last accuracy, what is left of step 1, and bytes carried; means of three seeds."""
     table = bank_of("digits.csv")
     end = table[table.step == 5]
-    kinds = [(method, 0, "") for method in ("finetune", "ewc", "rwalk", "lwf-mc", "m2kd-no-pruning", "m2kd", "scaled")]
+    kinds = [(method, 0, "") for method in ("finetune", "ewc", "rwalk", "lwf-mc", "m2kd-no-pruning", "m2kd", "scaled", "dgm")]
     kinds += [("icarl", 20, ""), *((method, 50, "") for method in EXEMPLAR_METHODS), ("joint", 0, "")]
     kinds += [(method, 0, variant) for method in ("lwf-mc", "m2kd-no-pruning", "m2kd") for variant in ("rescaled", "aligned")]
     for method, kept, variant in kinds:
@@ -166,10 +166,15 @@ def test_the_table_of_every_method_on_digits_is_the_bank_s_and_the_words_agree()
     table = bank_of("digits.csv")
     end = table[(table.step == 5)].set_index("seed").sort_index()
     average = {key: rows.average_incremental_accuracy for key, rows in end.groupby(["method", "exemplars", "variant"])}
-    assert all((average["scaled", 0, ""] > average[key]).all() for key in average if key[0] not in (*EXEMPLAR_METHODS, "scaled", "joint"))
+    assert all((average["scaled", 0, ""] > average[key]).all() for key in average if key[0] not in (*EXEMPLAR_METHODS, "scaled", "dgm", "joint"))
+    drawn, ahead = end[end.method == "dgm"], average["dgm", 0, ""] - average["scaled", 0, ""]
+    assert (average["dgm", 0, ""] > average["icarl", 50, ""]).sum() == 2 and drawn.accuracy_by_step[0][2] < 5
+    assert (drawn.bytes_total > end[end.method == "joint"].bytes_total).all()
     assert (average["icarl", 20, ""] > average["scaled", 0, ""]).all()
     chain, whole = (end[(end.method == method) & (end.variant == "")].accuracy_by_step.str[0] for method in ("lwf-mc", "m2kd-no-pruning"))
     said = " ".join(MEASURED.read_text().split())
+    assert f"above Scaled with every seed by {span(ahead)} points" in said and (ahead > 0).all()
+    assert f"of the first step {span(drawn.accuracy_by_step.str[0])} % are left" in said
     gain = average["m2kd-no-pruning", 0, "aligned"] - average["m2kd-no-pruning", 0, ""]
     loss = (average["m2kd-no-pruning", 0, ""] - average["m2kd-no-pruning", 0, "rescaled"]).mean()
     assert (chain == 0).all() and f"M²KD without pruning keeps {span(whole)} %" in said

@@ -4,7 +4,7 @@
 """
 import importlib
 
-MODULES = ("explorer", "exemplars", "heads", "lessons", "map", "masks", "paper", "plots", "rebuilding", "stream", "training")
+MODULES = ("explorer", "exemplars", "heads", "lessons", "map", "masks", "painting", "paper", "plots", "rebuilding", "stream", "training")
 
 
 def __getattr__(name: str):

@@ -1,5 +1,6 @@
 """Whole runs that draw: what a later step may not change of what an earlier one draws, and what a crash may not."""
 import hashlib
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from m2kd_lite.errors import BadInput, DamagedFile, Interrupted
 from m2kd_lite.files import storage
 from m2kd_lite.method import painter_file
 from m2kd_lite.method.painter import Painter
+from m2kd_lite.method.reserving import MASKING, Masking
 from m2kd_lite.method.table import METHODS, unused_settings
 from m2kd_lite.results import bank
 from m2kd_lite.training import draws, paint, quality, train
@@ -35,6 +37,22 @@ def test_step_1_is_drawn_with_the_same_bits_when_the_run_has_gone_on(tmp_path, f
     late = drawings(tmp_path / "run", stream, 1)
     assert early.shape == (20, 1, 32, 32) and early.equal(late)
     assert digest(tmp_path / "run") == digest(folder)
+
+
+def test_a_row_may_bring_functions_of_its_own_for_the_masks(tmp_path, finished):
+    """The library's, under other names, give the same bytes; one that holds nothing still gives another painter."""
+    asked = []
+
+    def watched(name):
+        return lambda *arguments: asked.append(name) or getattr(MASKING, name)(*arguments)
+
+    own = Masking(**{field.name: watched(field.name) for field in fields(Masking)})
+    train.run(small_config("dgm"), tmp_path / "same", method=replace(METHODS["dgm"], masking=own))
+    assert digest(tmp_path / "same") == digest(finished("dgm")[0]) and set(asked) == {"steepness", "soft", "cumulative", "gradient"}
+    loose = replace(MASKING, gradient=lambda gradient, reserved: gradient)
+    train.run(small_config("dgm"), tmp_path / "other", method=replace(METHODS["dgm"], masking=loose))
+    stream = ClassStream.of_run(small_config("dgm"))
+    assert not drawings(tmp_path / "other", stream, 1).equal(drawings(tmp_path / "same", stream, 1))
 
 
 @pytest.mark.parametrize("after", [27, 62, 90])         # in the painter's phase of step 1, the classifier's of step 2, the painter's of step 2

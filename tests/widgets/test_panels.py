@@ -12,7 +12,7 @@ from m2kd_lite.errors import BadInput
 from m2kd_lite.method import losses, targets
 from m2kd_lite.pictures.plots import new_figure
 from m2kd_lite.training import train
-from m2kd_lite.widgets import stepper, stream, targets as target_panel
+from m2kd_lite.widgets import painter, stepper, stream, targets as target_panel
 from m2kd_lite.widgets.panel import Panel
 
 
@@ -159,3 +159,33 @@ def test_a_run_without_teachers_is_refused(tmp_path):
     train.run(small_config("finetune", class_batch=10, epochs=1), tmp_path / "run")
     with pytest.raises(BadInput, match="its only step had no teacher"):
         widgets.target_viewer(tmp_path / "run")
+
+
+# ---- the painter ----
+
+
+def test_the_painter_s_panel_tells_what_each_step_took_and_that_old_drawings_stay(finished):
+    panel = widgets.painter_stepper(finished("dgm")[0])
+    assert "After step 1 the painter draws 4 classes." in panel.text.value and "bit for bit" not in panel.text.value
+    said, shown = panel.text.value, picture(panel)
+    assert shown[0].startswith("Images in 4 rows")
+    panel.controls["step"].value = 3
+    assert "draws 10 classes" in panel.text.value and "the same, bit for bit, as after step 2" in panel.text.value
+    assert picture(panel)[0].startswith("Images in 10 rows") and picture(panel)[1] != shown[1]
+    panel.controls["step"].value, panel.controls["layer"].value = 1, 0
+    assert "layer 1, step 1 took" in panel.text.value and panel.text.value != said
+    before = picture(panel)[1]
+    panel.controls["chance"].value = 4
+    assert picture(panel)[1] != before
+
+
+def test_only_so_many_classes_are_drawn_as_fit(finished, monkeypatch):
+    monkeypatch.setattr(painter, "ROWS", 4)
+    paintings = painter.Paintings.of(finished("dgm")[0])
+    names = list(paintings.drawn(3, 0))
+    assert len(names) == 4 and names[0].endswith("(step 1)") and names[-1].endswith("(step 3)")
+
+
+def test_a_run_that_draws_nothing_is_refused(finished):
+    with pytest.raises(BadInput, match="a run of --method m2kd, which keeps no generator; give a run of dgm"):
+        widgets.painter_stepper(finished("m2kd")[0])
