@@ -24,9 +24,10 @@ SERVED = (
     "--template=playground",
     "--Voila.ip=localhost",
     "--token",              # other accounts of this machine reach its ports too: the address that is printed holds a secret
-    # Controls need these two extensions of JupyterLab; what other packages bring has nothing to do on the page.
+    # Controls and their names need these three extensions of JupyterLab; what other packages bring has nothing to do on the page.
     "--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager",
     "--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8",
+    "--VoilaConfiguration.extension_allowlist=anywidget",
     "--VoilaExecutor.cell_error_instruction=The terminal that serves this page says why.",
 )
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from m2kd_lite.errors import M2KDError
 from m2kd_lite.pictures.plots import html_image
+from m2kd_lite.widgets.names import Names
 
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
@@ -49,7 +50,7 @@ class Panel(ipywidgets.VBox):
         self.table = ipywidgets.HTML()
         flowing = [ipywidgets.Box([self.controls[name] for name in row], layout={"flex_flow": "row wrap"})
                    for row in rows or [list(self.controls)]]
-        super().__init__([*above, *flowing, self.text, self.figure, self.table, *below], layout={"max_width": WIDTH})
+        super().__init__([*above, *flowing, self.text, self.figure, self.table, *below, Names()], layout={"max_width": WIDTH})
         self.redraw()
 
     def state(self) -> dict[str, Any]:

@@ -197,8 +197,8 @@ def test_an_error_and_a_request_elsewhere_are_heard(watched):
     assert "a word of warning" in opened.wrong
 
 
-def test_a_sliders_handle_says_its_own_name_and_value(as_page):
-    explorer = reach(as_page.page, "Pruning ratio")
+def test_a_sliders_handle_says_its_own_name_and_value(playground):
+    explorer = reach(playground, "Pruning ratio")
     chosen(explorer, "Data set").select_option("digits")
     for label, key, value in (("Class batch", "Home", "1"), ("Class batch", "End", "5"), ("Pruning ratio", "End", "0.9")):
         handle = slider(explorer, label)
