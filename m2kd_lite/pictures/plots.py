@@ -9,7 +9,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import seaborn as sns
@@ -28,7 +28,7 @@ STYLES = tuple(dict(color=COLOURS[i % 7], linestyle=DASHES[(i + i // 7) % 7], ma
 COMPONENTS = ("weights", "mask", "batch_norm", "heads", "exemplars")
 
 
-def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int = 1):
+def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int = 1, layout: Literal["constrained"] | None = "constrained"):
     """A figure and its axes.
 
     Parameters
@@ -36,6 +36,7 @@ def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int =
     alt : what the figure shows, in a sentence or two, for those who cannot see it.
     width, height : inches.
     columns : axes side by side; with 1 the axes come alone, otherwise as a list. 0: the caller makes its own.
+    layout : constrained, which makes room for whatever is written; None, where the caller places its own axes: it is drawn in half the time.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def new_figure(alt: str, width: float = 6.4, height: float = 4.2, columns: int =
     """
     if len(alt.split()) < 4:
         raise ValueError("a figure needs an alternative text that says what it shows")
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     figure.alt_text = alt           # type: ignore[attr-defined]     # ours, on matplotlib's
     axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
     for axis in axes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -16,6 +17,7 @@ from m2kd_lite.pictures.plots import COLOURS, HATCHES, new_figure, pixels
 
 FADED = 0.2             # how much of its colour a weight keeps that the model does not use
 SHOWN = 8               # classes whose logits are drawn
+WIDTH, NAME = 7.6, 0.072        # inches: of the figure, and of a letter in the name of a layer
 
 
 def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int, title: str,
@@ -32,17 +34,22 @@ def rebuilt_model(masks: Mapping[str, Tensor], layer: str, step: int, steps: int
     """
     shares = {name: 100 * float(active(mask, step).float().mean()) for name, mask in masks.items()}
     told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+    height = 3.6 + 2.4 * bool(logits)
     figure, _ = new_figure(f"Model {step} of {steps}. A grid of the weights of {layer}, coloured by the step that owns each, faded where "
-                           f"model {step} does not use it. Active weights by layer: {told}. {_told(logits)}", width=7.6,
-                           height=3.6 + 2.4 * bool(logits), columns=0)
-    parts = figure.subfigures(1 + bool(logits), 1, height_ratios=(1.45, 1)[:1 + bool(logits)], squeeze=False)[:, 0]
-    grid, bars = parts[0].subplots(1, 2, width_ratios=(1.35, 1))
+                           f"model {step} does not use it. Active weights by layer: {told}. {_told(logits)}", width=WIDTH, height=height, columns=0,
+                           layout=None)
+
+    def axes(left: float, top: float, right: float, bottom: float) -> Axes:
+        """At these inches from the left and from the top. A slider is waiting: a layout that fits itself would take as long as the drawing."""
+        return figure.add_axes((left / WIDTH, 1 - bottom / height, (right - left) / WIDTH, (bottom - top) / height))
+
+    grid, bars = axes(0.35, 0.7, 3.95, 3.45), axes(4.1 + NAME * max(map(len, masks)), 0.8, WIDTH - 0.2, 3.05)
     _grid(grid, masks[layer].reshape(len(masks[layer]), -1), step, steps)
     grid.set_title(f"{layer}: {shares[layer]:.0f} % active", loc="left", fontsize=11)
     _shares(bars, masks, step, steps)
     if logits and image is not None:
         (name, (rebuilt, live)), = logits.items()
-        picture, points = parts[1].subplots(1, 2, width_ratios=(1, 4))
+        picture, points = axes(0.15, 3.9, 1.65, 5.4), axes(2.3, 3.95, WIDTH - 0.2, 5.5)
         picture.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
         picture.set_axis_off()
         _logits(points, rebuilt, live)

@@ -5,7 +5,9 @@ is wrong with a choice is said in the place of the sentence, and the figure stay
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -44,10 +46,11 @@ class Panel(ipywidgets.VBox):
                 raise ValueError("a control needs a description that can be seen")
             control.style = {"description_width": LABEL}
             control.layout.width = control.layout.width or CONTROL
+            control.layout.max_width = "100%"         # of a phone
             control.observe(self._changed, "value")
         self.text = ipywidgets.HTML()
         self.figure = ipywidgets.HTML()
-        self.table = ipywidgets.HTML()
+        self.table = ipywidgets.HTML(layout={"overflow": "auto", "max_width": "100%"})       # a phone scrolls in it
         flowing = [ipywidgets.Box([self.controls[name] for name in row], layout={"flex_flow": "row wrap"})
                    for row in rows or [list(self.controls)]]
         super().__init__([*above, *flowing, self.text, self.figure, self.table, *below, Names()], layout={"max_width": WIDTH})
@@ -60,15 +63,16 @@ class Panel(ipywidgets.VBox):
     def redraw(self) -> None:
         """Figure, sentence and table for the controls as they are."""
         state = self.state()
-        try:
-            figure, told = self._render(**state), self._describe(**state)
-            numbers = self._table(**state) if self._table else ""
-        except M2KDError as error:          # a choice that is not allowed: the figure stays
-            self.say(str(error))
-            return
-        self.figure.value = html_image(figure)
-        self.table.value = numbers
-        self.say(told)
+        with _uncollected():
+            try:
+                figure, told = self._render(**state), self._describe(**state)
+                numbers = self._table(**state) if self._table else ""
+            except M2KDError as error:          # a choice that is not allowed: the figure stays
+                self.say(str(error))
+                return
+            self.figure.value = html_image(figure)
+            self.table.value = numbers
+            self.say(told)
 
     def say(self, sentence: str) -> None:
         """Put a sentence in the place of the one that describes the figure."""
@@ -76,6 +80,22 @@ class Panel(ipywidgets.VBox):
 
     def _changed(self, change: Any) -> None:
         self.redraw()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leaves garbage where it is for as long as somebody waits for a figure.
+
+    A figure is tens of thousands of objects, so that Python went through all objects of the kernel, torch's included, at every tenth
+    move of a slider; that took longer than the figure. So many collections are now one, of the figure's own objects, after the move.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def status(sentence: str) -> str:

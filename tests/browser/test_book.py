@@ -70,6 +70,19 @@ def test_axe_finds_nothing_serious_on_any_screen_light_or_dark(watched, site, na
                         if rule["impact"] in ("serious", "critical") for node in rule["nodes"]]
 
 
+def test_axe_finds_nothing_serious_on_any_lesson(watched, site, book):
+    page, axe = watched().page, (Path(__file__).parent / "axe" / "axe.min.js").read_text()
+    page.set_viewport_size(DESKTOP)
+    lessons = sorted((book / "notebooks").glob("[01]*.html"))
+    assert len(lessons) == 11
+    for lesson in lessons:
+        page.goto(f"{site}/notebooks/{lesson.name}")
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")
+        assert not [(lesson.name, rule["id"], node["target"], node["failureSummary"]) for rule in found["violations"]
+                    if rule["impact"] in ("serious", "critical") for node in rule["nodes"]]
+
+
 def test_it_is_dark_for_those_who_want_it_dark(watched, site):
     page = watched().page
     page.goto(f"{site}/index.html")

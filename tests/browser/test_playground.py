@@ -170,6 +170,47 @@ def test_tab_reaches_every_control_in_the_pages_order(as_page):
     assert not as_page.wrong
 
 
+def test_the_stepper_is_used_with_the_keyboard_alone(as_page):
+    """From the page's heading: Tab to the model, arrows; on to the layer and the image, chosen by typing; back to Play, and press it."""
+    page = as_page.page
+    stepper = reach(page, "Layer")
+
+    def tab_to(control, key="Tab"):
+        for _ in range(60):
+            page.keyboard.press(key)
+            if control.evaluate("(it) => it === document.activeElement"):
+                return
+        raise AssertionError(f"{key} does not reach {control}")
+
+    page.evaluate("document.activeElement.blur()")
+    page.locator("h1").click()
+    tab_to(slider(stepper, "Model"))
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    expect(sentence(stepper)).to_contain_text("Model 2 of 5")
+    tab_to(chosen(stepper, "Layer"))
+    page.keyboard.type("stage3.0.conv2")
+    expect(sentence(stepper)).to_contain_text("% of stage3.0.conv2")
+    tab_to(chosen(stepper, "Image"))
+    before = sentence(stepper).inner_text()
+    page.keyboard.press("ArrowDown")
+    expect(sentence(stepper)).not_to_have_text(before)
+    tab_to(stepper.locator(".widget-play button").first, "Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(sentence(stepper)).to_contain_text("Model 5 of 5")
+    assert not as_page.wrong
+
+
+def test_the_page_fits_a_phone(watched, voila):
+    opened = watched()
+    opened.page.set_viewport_size({"width": 360, "height": 800})
+    open_page(opened.page, voila)
+    wide = opened.page.evaluate("""[...document.querySelectorAll("img, p, .widget-slider, .widget-dropdown")]
+        .filter(it => it.checkVisibility() && !it.closest('.widget-html[style*="overflow"]') && it.getBoundingClientRect().right > innerWidth + 1)
+        .map(it => it.outerHTML.slice(0, 200))""")
+    assert not wide and not opened.wrong
+
+
 def test_every_control_says_what_it_is(as_page):
     """Beside it, for those who see it; and to a screen reader."""
     nameless = as_page.page.locator(f":is({CONTROLS}):visible").evaluate_all("""(all) => all.filter(control => {
