@@ -76,9 +76,10 @@ def in_a_browser() -> Iterator[Row]:
         page = browser.new_page()
         page.goto(address, timeout=300_000)         # Voilà answers when the cells have run, the small run among them
         page.locator("p[role=status]").nth(3).wait_for(timeout=300_000)
-        for panel, label, keys in (("stepper", "Model", 4), ("stream viewer", "Class batch", 3), ("target viewer", "Step", 3)):
-            role = {"stepper": "Layer", "stream viewer": "Class order", "target viewer": "Mirrored"}[panel]
-            place = page.locator(".widget-vbox").filter(has=page.get_by_text(role, exact=True)).last
+        # A panel is known by a control that no other has.
+        for panel, own, label, keys in (("stepper", "Layer", "Model", 4), ("stream viewer", "Class order", "Class batch", 3),
+                                        ("target viewer", "Mirrored", "Step", 3)):
+            place = page.locator(".widget-vbox").filter(has=page.get_by_text(own, exact=True)).last
             handle = place.locator(".widget-slider").filter(has_text=label).locator(".noUi-handle").element_handle()
             handle.press("Home")
             page.wait_for_timeout(2000)

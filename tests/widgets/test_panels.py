@@ -1,5 +1,6 @@
 """Panels without a browser: the controls' values in, figure and sentence out."""
 import base64
+import gc
 import re
 
 import ipywidgets
@@ -72,6 +73,32 @@ def test_an_exception_in_a_callback_surfaces():
     panel = Panel({"number": ipywidgets.IntSlider(1, description="Number")}, render, lambda number: f"It is {number}.")
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         panel.controls["number"].value = 3
+
+
+def test_no_garbage_is_collected_while_a_figure_is_awaited_whatever_becomes_of_it():
+    seen = []
+
+    def render(number):
+        seen.append(gc.isenabled())
+        if number == 2:
+            raise BadInput("number 2: not allowed")
+        if number == 3:
+            raise ZeroDivisionError
+        return new_figure("A figure of one number")[0]
+
+    panel = Panel({"number": ipywidgets.IntSlider(1, description="Number")}, render, lambda number: f"It is {number}.")
+    for number in (0, 2):
+        panel.controls["number"].value = number
+        assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        panel.controls["number"].value = 3
+    assert gc.isenabled() and seen == [False] * 4
+    gc.disable()
+    try:
+        panel.controls["number"].value = 0
+        assert not gc.isenabled()           # whoever has switched it off finds it off
+    finally:
+        gc.enable()
 
 
 def test_a_control_without_a_label_is_refused():
