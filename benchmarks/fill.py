@@ -59,7 +59,10 @@ def grid(class_batch: int, *methods: str) -> tuple:
             *(("", settings | dict(method="m2kd", pruning_ratio=ratio)) for ratio in RATIOS))
 
 
-GRID = ((grid(20, *CHAINS, "scaled", "ewc", "rwalk", *EXEMPLAR_METHODS), SEEDS), (grid(10, *CHAINS, *EXEMPLAR_METHODS), SEEDS),
+# What may be remembered, where a drawing takes more than a digit: a painter, taught for a fifth of its epochs so that the run takes minutes,
+# and as many images as it carries bytes.
+DRAWN = (("", PRIOR | dict(class_batch=20, method="dgm", generator_epochs=12)), ("", PRIOR | dict(class_batch=20, method="icarl", exemplars=500)))
+GRID = ((grid(20, *CHAINS, "scaled", "ewc", "rwalk", *EXEMPLAR_METHODS), SEEDS), (DRAWN, SEEDS), (grid(10, *CHAINS, *EXEMPLAR_METHODS), SEEDS),
         (grid(50, *CHAINS), SEEDS), (grid(5, *CHAINS), SEEDS),
         (tuple(("", PRIOR | dict(method="joint", class_batch=batch)) for batch in (20, 50, 10, 5)), SEEDS))
 # The first step of CIFAR-100 by 20 at the paper's size, one change at a time: what each choice of the recipe is worth.
