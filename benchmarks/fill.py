@@ -105,15 +105,22 @@ REPORTED = tuple(("", dict(method=method, class_batch=20) | HALF) for method in
                  ("finetune", *JUDGES, "icarl", "ewc", "rwalk", "icarl-aux", "icarl-m2kd", "joint"))
 DECIDING = (10, 11, 12)
 # Rows of our own, composed of others: a method decides as Scaled does, or after weight aligning. They are trained as the method is, so that
-# one run is asked for both. Beside them, Scaled itself.
+# one run is asked for both. Or its main head is LUCIR's. Beside them, Scaled itself.
 DECISIONS = ("rescaled", "aligned")
-COMPOSED = (*((DECISIONS[0], dict(method=method, class_batch=20) | PRIOR) for method in (M2KD, "lwf-mc", "m2kd")),
-            ("", dict(method="scaled", class_batch=20) | PRIOR))
+COSINE = "cosine head"
+
+
+def composed(settings: dict) -> tuple:
+    """The composed rows of the three methods that distil, with these settings."""
+    return tuple((variant, settings | dict(method=method)) for method in (M2KD, "lwf-mc", "m2kd") for variant in (DECISIONS[0], COSINE))
+
+
+COMPOSED = (*composed(PRIOR | dict(class_batch=20)), ("", PRIOR | dict(class_batch=20, method="scaled")))
 # Every method where a run takes seconds: two digits a step. 50 exemplars are five a class at the end.
 DIGITS = dict(dataset="digits", class_batch=2) | PRIOR
 MEMORIES = (*(("", DIGITS | dict(method=method)) for method in ("finetune", "lwf-mc", M2KD, "m2kd", "joint", "scaled", "ewc", "rwalk", "dgm")),
             *(("", DIGITS | dict(method=method, exemplars=50)) for method in EXEMPLAR_METHODS), ("", DIGITS | dict(method="icarl", exemplars=20)),
-            *((DECISIONS[0], DIGITS | dict(method=method)) for method in (M2KD, "lwf-mc", "m2kd")))
+            *composed(DIGITS))
 # Bank to its lists of (runs, seeds).
 BANKS = {"lessons": ((LESSONS, SEEDS),), "glyphs_grid": GRID, "step1": ((STEP_1, (0,)),),
          "composed": ((COMPOSED, SEEDS),), "digits": ((MEMORIES, SEEDS),),
@@ -182,7 +189,8 @@ def decided(folder: Path, decision: str) -> list[dict]:
 def method_of(variant: str, name: str):
     """The row of method/table.py, changed as the variant says."""
     from m2kd_lite.method.table import METHODS
-    return replace(METHODS[name], auxiliary=False) if variant == "no auxiliary head" else METHODS[name]
+    changes = {"no auxiliary head": dict(auxiliary=False), COSINE: dict(cosine=True)}
+    return replace(METHODS[name], **changes.get(variant, {}))
 
 
 @contextlib.contextmanager

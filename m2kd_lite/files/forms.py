@@ -128,6 +128,7 @@ class Snapshots(_Form):
     backbone: Literal[(*BACKBONES, "own")]
     channels: Annotated[int, Field(ge=0, le=1024)]
     auxiliary: bool
+    cosine: bool = False
     masked: bool
     notes: dict[str, Any]
     classes: list[FromOne]

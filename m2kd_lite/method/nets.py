@@ -24,6 +24,8 @@ BLOCKS_PER_STAGE = {"resnet8": 1, "resnet14": 2, "resnet20": 3, "resnet32": 5}
 # and a rebuilt model must give the same bits.
 MEMORY_FORMAT = (torch.channels_last if torch.backends.mkldnn.is_available() or torch.cuda.is_available()
                  else torch.contiguous_format)
+# Where the scale of a cosine head begins; LUCIR's code begins at 1. docs/choices.md has what was measured.
+COSINE_SCALE = 1.0
 
 
 class BasicBlock(nn.Module):
@@ -108,13 +110,16 @@ class IncrementalNet(nn.Module):
     auxiliary : whether there is an auxiliary head (section 3.2). It serves training only.
     seed : seed of the initial weights.
     prior : the probability that a new output begins with, as a sigmoid: the log-odds are added to its drawn bias.
+    cosine : whether the main head looks at directions only: an output is scale times the cosine of the angle between features and row,
+        plus the bias (Hou et al., LUCIR, CVPR 2019, section 3.2). The scale is learnt.
     """
 
     pixel_mean: Tensor      # (1, channels, 1, 1) float32, grey levels
     pixel_std: Tensor
     auxiliary: nn.Linear | None
+    scale: nn.Parameter | None
 
-    def __init__(self, backbone: str, channels: int, auxiliary: bool, seed: int, prior: float = 0.5):
+    def __init__(self, backbone: str, channels: int, auxiliary: bool, seed: int, prior: float = 0.5, cosine: bool = False):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, step=0, phase="init"))
@@ -122,6 +127,7 @@ class IncrementalNet(nn.Module):
             self.backbone: SmallResNet | ResNet18 = SmallResNet(BLOCKS_PER_STAGE[backbone], channels) if small else ResNet18(channels)
         self.main = _blank_head(self.backbone.final_width, 0)
         self.auxiliary = _blank_head(self.backbone.middle_width, 0) if auxiliary else None
+        self.scale = nn.Parameter(torch.full((1,), COSINE_SCALE)) if cosine else None
         self.register_buffer("pixel_mean", torch.zeros(1, channels, 1, 1))      # grey levels, 0-255
         self.register_buffer("pixel_std", torch.ones(1, channels, 1, 1))
         self.seed, self.log_odds = seed, math.log(prior / (1 - prior))
@@ -142,10 +148,15 @@ class IncrementalNet(nn.Module):
         (N, classes seen) float32, and the same or None for the auxiliary head.
         """
         middle, final = self._maps(images)
-        logits = self.main(_global_average(final)).float()
+        logits = self._main_logits(_global_average(final)).float()
         if self.auxiliary is None:
             return logits, None
         return logits, self.auxiliary(_global_average(middle)).float()
+
+    def _main_logits(self, features: Tensor) -> Tensor:
+        if self.scale is None:
+            return self.main(features)
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.main.weight)) + self.main.bias
 
     def features(self, images: Tensor) -> Tensor:
         """What the main head reads: (N, width) float32, from (N, C, H, W) uint8."""

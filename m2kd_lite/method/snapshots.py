@@ -33,7 +33,7 @@ class Snapshots:
 
     Attributes
     ----------
-    backbone, channels, auxiliary : what `IncrementalNet` needs to be built.
+    backbone, channels, auxiliary, cosine : what `IncrementalNet` needs to be built.
     build : for a network of your own, in place of those: makes it, untrained, with the outputs of all classes. See `Snapshots.of`.
     parts : per step, the tensors that only this step's model has, by their names in the network. Where models share
         weights, the auxiliary head is kept for the step's own classes only: a teacher is asked about no others, and
@@ -53,6 +53,7 @@ class Snapshots:
     shared: dict[str, Tensor] = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
     build: Callable[[], nn.Module] | None = None
+    cosine: bool = False
 
     @classmethod
     def of(cls, build: Callable[[], nn.Module]) -> Snapshots:
@@ -124,7 +125,7 @@ class Snapshots:
 
     def _blank(self) -> nn.Module:
         """A network like those that are kept, whose parameters are of no interest."""
-        return self.build() if self.build else IncrementalNet(self.backbone, self.channels, self.auxiliary, seed=0)
+        return self.build() if self.build else IncrementalNet(self.backbone, self.channels, self.auxiliary, 0, cosine=self.cosine)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict]:
         """Flat names to tensors, and JSON notes: what a file holds."""
@@ -135,7 +136,7 @@ class Snapshots:
             tensors |= {f"step{step:03d}/{component}": frame for component, frame in frames.items()}
         return tensors, {"format": FORMAT, "backbone": self.backbone, "channels": self.channels,
                          "auxiliary": self.auxiliary, "masked": bool(self.masks), "notes": self.notes,
-                         "classes": [len(part.get("main.bias", [0])) for part in self.parts]}
+                         "classes": [len(part.get("main.bias", [0])) for part in self.parts]} | ({"cosine": True} if self.cosine else {})
 
     def frames(self) -> list[dict[str, Tensor]]:
         """What each step adds beside whole convolution weights, packed as in the file: uint8, by component."""
@@ -169,7 +170,8 @@ class Snapshots:
             raise ValueError(wrong)
         if (notes["backbone"] == OWN) != (build is not None):
             raise ValueError(f"its network is {notes['backbone']}; give build for a network of your own, and for no other")
-        new = cls(notes["backbone"], notes["channels"], notes["auxiliary"], notes=notes["notes"], build=build)
+        new = cls(notes["backbone"], notes["channels"], notes["auxiliary"], notes=notes["notes"], build=build,
+                  cosine=notes.get("cosine", False))
         packed = tuple(f"/{component}" for component in (*new._packed(), "mask"))
         odd = [name for name, tensor in tensors.items()
                if tensor.dtype != (torch.uint8 if name.endswith(packed) else torch.float32)

@@ -28,6 +28,7 @@ class Method:
     title : the name in figures.
     teachers : which model fills which old columns of the target matrix (`targets.py`).
     auxiliary : whether there is an auxiliary head (section 3.2).
+    cosine : whether the main head looks at directions only (`nets.py`), so that rows of new classes cannot win by their length.
     prunes : whether each step freezes what it keeps and later steps move the free weights only (section 3.3). If not,
         every weight moves.
     memory : what is kept beside the current network: "none", "snapshots" (whole earlier models), "one weight set and a
@@ -45,6 +46,7 @@ class Method:
     title: str
     teachers: targets.TeacherPlan
     auxiliary: bool = False
+    cosine: bool = False
     prunes: bool = False
     memory: str = "none"
     decision: str = "argmax"

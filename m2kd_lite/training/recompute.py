@@ -51,8 +51,8 @@ def again(run: FinishedRun, stream: ClassStream, method: Method | None = None) -
     count = run.config.steps or len(stream)
     if len(past) != count or len(run.metrics["steps"]) != count:
         raise DamagedFile(f"it has {len(past)} models and results of {len(run.metrics['steps'])} steps; its settings make {count}")
-    if (past.backbone, past.channels, past.auxiliary, identity(past.notes)) != (
-            state.past.backbone, state.past.channels, state.past.auxiliary, identity(state.past.notes)):
+    if (past.backbone, past.channels, past.auxiliary, past.cosine, identity(past.notes)) != (
+            state.past.backbone, state.past.channels, state.past.auxiliary, state.past.cosine, identity(state.past.notes)):
         raise DamagedFile("its models are of another run")
     state.environments = run.metrics.get("environments") or [run.metrics["environment"]]
     painter = painter_file.load(run.path / painter_file.FILE) if method.paints else None

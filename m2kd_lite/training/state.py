@@ -83,10 +83,10 @@ class State:
     def new(cls, config: RunConfig, method: Method, stream: ClassStream, device: torch.device) -> State:
         """Before step 1: a network without outputs, normalised for the first step's images, all weights free."""
         channels = stream.train_images.shape[1]
-        net = IncrementalNet(config.backbone, channels, method.auxiliary, config.seed, config.prior)
+        net = IncrementalNet(config.backbone, channels, method.auxiliary, config.seed, config.prior, method.cosine)
         net.set_pixel_statistics(stream.train(1)[0])
         net.to(device)
-        past = snapshots.Snapshots(config.backbone, channels, method.auxiliary, notes={
+        past = snapshots.Snapshots(config.backbone, channels, method.auxiliary, cosine=method.cosine, notes={
             "config": config.model_dump(mode="json"), "class_names": list(stream.class_names),
             "columns": [[own.start, own.stop] for own in stream.columns]})
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -152,8 +152,8 @@ class State:
         Heads may have grown, to one of the last two of `widths`; momenta are there for all parameters, or for none. The
         live network spoke about `watched` images after each finished step.
         """
-        if (identity(past.notes), past.backbone, past.channels, past.auxiliary) != (
-                identity(self.past.notes), self.past.backbone, self.past.channels, self.past.auxiliary) or (
+        if (identity(past.notes), past.backbone, past.channels, past.auxiliary, past.cosine) != (
+                identity(self.past.notes), self.past.backbone, self.past.channels, self.past.auxiliary, self.past.cosine) or (
                 [len(part["main.bias"]) for part in past.parts] != widths[:len(past)]):
             raise ValueError("its models are of another run")
         expected = {name: (tensor.dtype, tensor.shape) for name, tensor in self.to_tensors()[0].items()}
