@@ -151,7 +151,7 @@ def digits_rows():
     end = table[table.step == 5]
     kinds = [(method, 0, "") for method in ("finetune", "ewc", "rwalk", "lwf-mc", "m2kd-no-pruning", "m2kd", "scaled", "dgm")]
     kinds += [("icarl", 20, ""), *((method, 50, "") for method in EXEMPLAR_METHODS), ("joint", 0, "")]
-    kinds += [(method, 0, variant) for method in ("lwf-mc", "m2kd-no-pruning", "m2kd") for variant in ("rescaled", "aligned")]
+    kinds += [(method, 0, variant) for method in ("lwf-mc", "m2kd-no-pruning", "m2kd") for variant in ("rescaled", "aligned", "cosine head")]
     for method, kept, variant in kinds:
         runs = end[(end.method == method) & (end.exemplars == kept) & (end.variant == variant)]
         assert sorted(runs.seed) == [0, 1, 2]
@@ -180,6 +180,10 @@ def test_the_table_of_every_method_on_digits_is_the_bank_s_and_the_words_agree()
     assert (chain == 0).all() and f"M²KD without pruning keeps {span(whole)} %" in said
     assert (gain > 0).all() and f"Weight aligning gains it {span(gain)} points" in said and f"on average {loss:.1f} points lower" in said
     assert f"its averages range from {span(average['m2kd', 0, ''])} %" in said
+    turned = {method: end[(end.method == method) & (end.variant == "cosine head")] for method in ("lwf-mc", "m2kd-no-pruning")}
+    assert all(f"keeps {span(rows.accuracy_by_step.str[0])} %" in said for rows in turned.values())
+    assert (turned["lwf-mc"].top1 < end[(end.method == "lwf-mc") & (end.variant == "")].top1).sum() == 2
+    assert (average["m2kd-no-pruning", 0, "cosine head"] > average["m2kd-no-pruning", 0, ""]).sum() == 2
 
 
 def cifar_summary():
