@@ -188,6 +188,7 @@ class Explorer(Panel):
             if why_not is None:
                 bank.add(bank.rows(read_run(folder).metrics), self.results.local, mix_profiles=True)      # it is asked by profile
                 self.results.read()
+                self.forget()
         except M2KDError as error:
             why_not = str(error)
         self.redraw()

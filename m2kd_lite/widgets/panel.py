@@ -1,13 +1,15 @@
 """A panel: labelled controls, a figure and a sentence that says what the figure shows.
 
-The figure and the sentence are pure functions of the controls' values; a callback calls them and nothing else. Whatever
-is wrong with a choice is said in the place of the sentence, and the figure stays as it was.
+The figure and the sentence are pure functions of the controls' values; a callback calls them and nothing else. So what was drawn is
+kept, and while nobody waits the next figure is drawn ahead. Whatever is wrong with a choice is said in the place of the sentence, and
+the figure stays as it was.
 """
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from typing import Any
 
@@ -20,6 +22,8 @@ from m2kd_lite.widgets.names import Names
 
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
+KEPT = 64               # figures of a panel, of some 60 KB each
+PAUSE = 0.05            # seconds without a move until the next figure is drawn ahead
 
 
 class Panel(ipywidgets.VBox):
@@ -41,6 +45,8 @@ class Panel(ipywidgets.VBox):
                  table: Callable[..., str] | None = None, below: Sequence[ipywidgets.Widget] = (),
                  rows: Sequence[Sequence[str]] | None = None):
         self.controls, self._render, self._describe, self._table = dict(controls), render, describe, table
+        self._drawn: dict[str, tuple[str, str, str]] = {}
+        self._ahead: asyncio.TimerHandle | None = None
         for control in self.controls.values():
             if not control.description:
                 raise ValueError("a control needs a description that can be seen")
@@ -62,17 +68,27 @@ class Panel(ipywidgets.VBox):
 
     def redraw(self) -> None:
         """Figure, sentence and table for the controls as they are."""
-        state = self.state()
-        with _uncollected():
-            try:
+        try:
+            self.figure.value, self.table.value, told = self._made(self.state())
+        except M2KDError as error:          # a choice that is not allowed: the figure stays
+            told = str(error)
+        self.say(told)
+
+    def forget(self) -> None:
+        """Draw every figure anew from now on, because what they show has changed."""
+        self._drawn.clear()
+
+    def _made(self, state: dict[str, Any]) -> tuple[str, str, str]:
+        """Figure, table and sentence as HTML and text; those of the last `KEPT` states are kept."""
+        known = repr(state)
+        if known not in self._drawn:
+            with _uncollected():
                 figure, told = self._render(**state), self._describe(**state)
-                numbers = self._table(**state) if self._table else ""
-            except M2KDError as error:          # a choice that is not allowed: the figure stays
-                self.say(str(error))
-                return
-            self.figure.value = html_image(figure)
-            self.table.value = numbers
-            self.say(told)
+                made = html_image(figure), self._table(**state) if self._table else "", told
+            if len(self._drawn) == KEPT:
+                del self._drawn[next(iter(self._drawn))]
+            self._drawn[known] = made
+        return self._drawn[known]
 
     def say(self, sentence: str) -> None:
         """Put a sentence in the place of the one that describes the figure."""
@@ -80,6 +96,29 @@ class Panel(ipywidgets.VBox):
 
     def _changed(self, change: Any) -> None:
         self.redraw()
+        if self._ahead:
+            self._ahead.cancel()
+        with suppress(RuntimeError):            # no event loop, as in a script: nobody waits
+            self._ahead = asyncio.get_running_loop().call_later(PAUSE, self._draw_ahead, change)
+
+    def _draw_ahead(self, change: Any) -> None:
+        """Draw what the same move, made once more, will ask for."""
+        name = next(name for name, control in self.controls.items() if control is change.owner)
+        with suppress(M2KDError):
+            for value in following(change.owner, change.old, change.new):
+                self._made(self.state() | {name: value})
+
+
+def following(control: ipywidgets.ValueWidget, old: Any, new: Any) -> list[Any]:
+    """The value that a control has after another move like the one from `old` to `new`: at most one, none beyond its ends."""
+    if hasattr(control, "options"):             # choices, in their order; a pair is a label and its value
+        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        place = 2 * values.index(new) - values.index(old) if old in values else -1
+        return values[place:place + 1] if place >= 0 else []
+    if not hasattr(control, "max"):
+        return []
+    value = 2 * new - old
+    return [value] if control.min <= value <= control.max else []
 
 
 @contextmanager

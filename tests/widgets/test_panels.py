@@ -1,5 +1,6 @@
 """Panels without a browser: the controls' values in, figure and sentence out."""
 import base64
+import asyncio
 import gc
 import re
 
@@ -14,7 +15,7 @@ from m2kd_lite.method import losses, targets
 from m2kd_lite.pictures.plots import new_figure
 from m2kd_lite.training import train
 from m2kd_lite.widgets import painter, stepper, stream, targets as target_panel
-from m2kd_lite.widgets.panel import Panel
+from m2kd_lite.widgets.panel import Panel, following
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,67 @@ def test_no_garbage_is_collected_while_a_figure_is_awaited_whatever_becomes_of_i
         assert not gc.isenabled()           # whoever has switched it off finds it off
     finally:
         gc.enable()
+
+
+def counted():
+    """A panel of one number, and the numbers that were drawn, in order."""
+    drawn = []
+
+    def render(number):
+        drawn.append(number)
+        if number > 4:
+            raise BadInput(f"number {number}: not allowed; give <= 4")
+        return new_figure(f"A figure of the number {number}")[0]
+
+    slider = ipywidgets.IntSlider(1, 0, 6, description="Number")
+    return Panel({"number": slider}, render, lambda number: f"It is {number}."), slider, drawn
+
+
+def test_a_figure_is_drawn_once_until_it_is_forgotten():
+    panel, slider, drawn = counted()
+    first = panel.figure.value
+    for number in (2, 1, 2):
+        slider.value = number
+    assert drawn == [1, 2] and "It is 2." in panel.text.value
+    slider.value = 1
+    assert panel.figure.value == first
+    panel.forget()
+    panel.redraw()
+    assert drawn == [1, 2, 1]
+
+
+def test_only_so_many_figures_are_kept(monkeypatch):
+    monkeypatch.setattr("m2kd_lite.widgets.panel.KEPT", 2)
+    _, slider, drawn = counted()
+    for number in (2, 3, 2, 1):             # 1 was the oldest
+        slider.value = number
+    assert drawn == [1, 2, 3, 1]
+
+
+def test_the_next_figure_is_drawn_while_nobody_waits_and_no_other():
+    async def moved(*numbers):
+        panel, slider, drawn = counted()
+        for number in numbers:
+            slider.value = number
+        await asyncio.sleep(0.3)
+        return panel.text.value, drawn
+
+    said, drawn = asyncio.run(moved(2))
+    assert "It is 2." in said and drawn == [1, 2, 3]
+    assert asyncio.run(moved(2, 3))[1] == [1, 2, 3, 4]              # in between there was no time
+    assert asyncio.run(moved(2, 1, 0))[1] == [1, 2, 0]              # nothing lies beyond an end
+    said, drawn = asyncio.run(moved(3, 4))
+    assert "It is 4." in said and drawn == [1, 3, 4, 5]             # what is not allowed is not said before it is asked for
+
+
+def test_what_follows_a_move():
+    numbers = ipywidgets.IntSlider(1, 1, 5, description="Number")
+    words = ipywidgets.Dropdown(options=["a", "b", "c"], description="Word")
+    pairs = ipywidgets.Dropdown(options=[("one", 1), ("two", 2), ("three", 3)], description="Pair")
+    assert following(numbers, 1, 3) == [5] and following(numbers, 2, 1) == [] and following(numbers, 4, 5) == []
+    assert following(words, "a", "b") == ["c"] and following(words, "b", "c") == [] and following(words, "b", "a") == []
+    assert following(pairs, 3, 2) == [1] and following(pairs, None, 2) == []
+    assert following(ipywidgets.Checkbox(description="On"), False, True) == []
 
 
 def test_a_control_without_a_label_is_refused():
