@@ -41,7 +41,8 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 OURS = {"cifar100": "cifar100"}
 NUMBERS = ("source", "dataset", "class_batch", "method", "pruning_ratio", "step", "measure", "paper")
-# The lines of the figures; EWC stands for the penalties' simplest relative and is not in the paper. DGM is; its painter has been measured on digits alone.
+# The lines of the figures; EWC stands for the penalties' simplest relative and is not in the paper. DGM is a line of (d) and (e), whose
+# images are larger than what our painter draws; at the size of a lesson it stands beside the others.
 FIGURE_4 = ("finetune", "lwf-mc", "scaled", "rwalk", "ewc", "m2kd-no-pruning", "m2kd", "joint")
 FIGURE_5 = EXEMPLAR_METHODS
 TITLES = {"cifar100": "CIFAR-100", "ilsvrc-small": "iILSVRC-small", **{name: method.title for name, method in METHODS.items()},

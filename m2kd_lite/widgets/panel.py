@@ -56,7 +56,7 @@ class Panel(ipywidgets.VBox):
             control.observe(self._changed, "value")
         self.text = ipywidgets.HTML()
         self.figure = ipywidgets.HTML()
-        self.table = ipywidgets.HTML(layout={"overflow": "auto", "max_width": "100%"})       # a phone scrolls in it
+        self.table = ipywidgets.HTML(layout={"max_width": "100%"})
         flowing = [ipywidgets.Box([self.controls[name] for name in row], layout={"flex_flow": "row wrap"})
                    for row in rows or [list(self.controls)]]
         super().__init__([*above, *flowing, self.text, self.figure, self.table, *below, Names()], layout={"max_width": WIDTH})
@@ -84,7 +84,7 @@ class Panel(ipywidgets.VBox):
         if known not in self._drawn:
             with _uncollected():
                 figure, told = self._render(**state), self._describe(**state)
-                made = html_image(figure), self._table(**state) if self._table else "", told
+                made = html_image(figure), scrolling(self._table(**state)) if self._table else "", told
             if len(self._drawn) == KEPT:
                 del self._drawn[next(iter(self._drawn))]
             self._drawn[known] = made
@@ -135,6 +135,11 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+def scrolling(table: str) -> str:
+    """A table in a frame of its own, in which a phone scrolls; with the keyboard too, so the frame can have the focus."""
+    return f'<div role="region" aria-label="The numbers of the figure" tabindex="0" style="overflow: auto">{table}</div>'
 
 
 def status(sentence: str) -> str:

@@ -79,9 +79,10 @@ def test_the_lab_needs_no_images_and_has_the_paper_s_questions_at_its_size():
     assert {config.method for config in lab if config.class_batch == 10} >= {*paper.FIGURE_5}
 
 
-def test_the_lab_on_cifar_100_has_every_method_but_dgm_with_every_seed():
+def test_the_lab_on_cifar_100_has_every_method_with_every_seed_and_dgm_with_one():
     lab = named("cifar_lab")
-    assert {(config.method, config.seed) for config in lab} == {(method, seed) for method in METHODS if method != "dgm" for seed in (0, 1, 2)}
+    seeds = {method: (0,) if method == "dgm" else (0, 1, 2) for method in METHODS}
+    assert {(config.method, config.seed) for config in lab} == {(method, seed) for method in METHODS for seed in seeds[method]}
     assert {config.exemplars for config in lab if config.method == "icarl"} == {800, 200}
-    one_setting = {config.model_copy(update={"method": "", "seed": 0, "exemplars": 0}) for config in lab}
-    assert len(one_setting) == 1 and len(lab) == 36
+    one_setting = {config.model_copy(update={"method": "", "seed": 0, "exemplars": 0}) for config in lab if config.method != "dgm"}
+    assert len(one_setting) == 1 and len(lab) == 37
