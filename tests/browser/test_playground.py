@@ -50,6 +50,7 @@ def test_play_goes_through_all_models_and_each_is_exact(playground):
     stepper.locator(".widget-play button").first.click()
     for model in (2, 5):
         expect(sentence(stepper)).to_contain_text(re.compile(rf"^Model {model} of 5 .* 0, exactly\.$"))
+    playground.wait_for_timeout(2000)          # a player stops one interval after its last value; a move before that would send it on
 
 
 def test_models_are_stepped_through_by_keyboard(playground):
