@@ -216,6 +216,7 @@ def test_the_table_of_the_cosine_head_is_the_bank_s_and_the_words_agree():
     assert (scaled > 0).all() and f"above Scaled with every seed, by {span(scaled)} points of the average. The paper" in said
     drawn = average["dgm", 0, ""] - average["finetune", 0, ""]
     assert ((0 < drawn) & (drawn < 3)).all()            # "little above fine-tuning"
+    assert rows["icarl", 200, ""].bytes_total.max() < rows["dgm", 0, ""].bytes_total.min() and "carries less and keeps far more" in said
 
 
 def cifar_summary():

@@ -86,3 +86,5 @@ def test_the_lab_on_cifar_100_has_every_method_with_every_seed_and_dgm_with_one(
     assert {config.exemplars for config in lab if config.method == "icarl"} == {800, 200}
     one_setting = {config.model_copy(update={"method": "", "seed": 0, "exemplars": 0}) for config in lab if config.method != "dgm"}
     assert len(one_setting) == 1 and len(lab) == 37
+    drawing, tuned = (next(config for config in lab if config.method == method) for method in ("dgm", "finetune"))
+    assert drawing == tuned.model_copy(update={"method": "dgm", "generator_epochs": 12})

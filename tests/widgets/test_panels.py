@@ -1,6 +1,6 @@
 """Panels without a browser: the controls' values in, figure and sentence out."""
-import base64
 import asyncio
+import base64
 import gc
 import re
 
