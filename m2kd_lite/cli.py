@@ -42,7 +42,8 @@ def run(out: OutFolder = None,
     """Train one method over all incremental steps.
 
     DIR receives config.json, metrics.json, events.jsonl, live.safetensors and snapshots.safetensors, from which every model of the run
-    can be rebuilt. Unset options come from --profile: smoke (seconds), quick (a minute or two), paper (section 4.1).
+    can be rebuilt. Unset options come from --profile: smoke (seconds), quick (a minute or two), paper (section 4.1), icarl-recipe
+    (section 4.1 with the schedule of iCaRL's code).
 
     Example: m2kd-lite run --method m2kd --dataset glyphs --class-batch 20 --profile quick --out runs/first
     """

@@ -65,7 +65,7 @@ BAD_INPUT = [
     (["run", "--out", "{new}", "--device", "tpu"], "--device tpu: not allowed; give auto, cpu, cuda or cuda:N"),
     (["run", "--out", "{new}", "--precision", "fp16"], "--precision fp16: not allowed; give one of auto, fp32, tf32, bf16"),
     (["run", "--out", "{new}", "--precision", "tf32", "--device", "cpu"], "--precision tf32: not allowed with --device cpu"),
-    (["run", "--out", "{new}", "--profile", "huge"], "--profile huge: not allowed; give one of smoke, quick, paper"),
+    (["run", "--out", "{new}", "--profile", "huge"], "--profile huge: not allowed; give one of smoke, quick, paper, icarl-recipe"),
     (["run", "--out", "{new}", "--dataset", "imagefolder"], "--data-root (none): not allowed"),
     (["run", "--out", "{new}", "--dataset", "imagefolder", "--data-root", "{new}"], "not allowed; give a folder that exists"),
     (["run", "--out", "{new}", "--dataset", "imagefolder", "--data-root", "{empty}"], "it must hold a folder train"),
@@ -221,6 +221,8 @@ def test_profiles_fill_in_what_is_not_said():
     assert RunConfig.make({"epochs": 1}).milestones == ()
     subset = RunConfig.make({"profile": "paper", "epochs": 60, "milestones": "20,40", "backbone": "resnet18"})
     assert [subset.learning_rate(e) for e in (19, 20, 40)] == pytest.approx([2.0, 0.4, 0.08])
+    recipe = {"profile": "icarl-recipe", "epochs": 70, "milestones": (49, 63), "weight_decay": 2e-5, "prior": 0.05}
+    assert RunConfig.make({"profile": "icarl-recipe"}) == RunConfig.make({"profile": "paper"} | recipe).model_copy(update={"profile": "icarl-recipe"})
 
 
 def test_cuda_where_there_is_none(capsys, tmp_path):

@@ -40,6 +40,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "ilsvrc-small": {"dataset": "imagefolder", "data_root": "elsewhere", "backbone": "resnet18", "epochs": 60, "milestones": (20, 40)},
 }
 OURS = {"cifar100": "cifar100"}
+# Images that were read from a folder, by the beginning of their SHA-256: the paper's name of the data set.
+KNOWN_IMAGES = {"400ca84ce900994e": "cifar100"}
+ANY_PRECISION = "auto"              # of a configuration that runs are looked for with: whatever they were computed in
 NUMBERS = ("source", "dataset", "class_batch", "method", "pruning_ratio", "step", "measure", "paper")
 # The lines of the figures; EWC stands for the penalties' simplest relative and is not in the paper. DGM is a line of (d) and (e), whose
 # images are larger than what our painter draws; at the size of a lesson it stands beside the others.
@@ -81,17 +84,19 @@ def runs(table: pd.DataFrame, config: RunConfig, images: str | None = None) -> l
     Parameters
     ----------
     table : a bank.
-    config : the settings; its precision counts, its seed does not.
-    images : the name of a data set, or the `data_sha256` of its images as the bank has it; None: the data set of `config`.
+    config : the settings; its precision counts unless it is "auto", its seed does not.
+    images : the name of a data set, which may have been read from a folder (`KNOWN_IMAGES`), or the `data_sha256` of its images as the
+        bank has it; None: the data set of `config`.
     """
     images = images or config.dataset
     near = table[(table.method == config.method) & (table.class_batch == config.class_batch)
-                 & ((table.dataset == images) | (table.data_sha256 == images))]
+                 & ((table.dataset == images) | (table.data_sha256 == images) | (table.data_sha256.map(KNOWN_IMAGES) == images))]
+    unless = {"precision": ANY_PRECISION} if config.precision == ANY_PRECISION else {}
     wanted = _settings({"variant": "", **config.model_dump()})
     found: dict[tuple, list[dict]] = {}
     for row in near.sort_values(["seed", "step"]).to_dict("records"):
-        if _settings(row) == wanted:
-            found.setdefault((row["seed"], row["data_sha256"]), []).append(row)
+        if _settings(row | unless) == wanted:
+            found.setdefault((row["seed"], row["data_sha256"], row["precision"]), []).append(row)
     return list(found.values())
 
 
@@ -100,7 +105,8 @@ def _settings(row: Mapping[str, Any]) -> tuple[str, ...]:
     return bank.key({**row, "seed": "", "dataset": "", "data_sha256": ""})
 
 
-def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, str] = OURS, precision: str = "fp32") -> pd.DataFrame:
+def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, str] = OURS,
+            precision: str = ANY_PRECISION, profile: str = "paper") -> pd.DataFrame:
     """Every number of the paper with ours.
 
     Parameters
@@ -109,7 +115,8 @@ def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, st
     reported : what `numbers` gives.
     images : for each of the paper's data sets, which images of the bank are meant: the name of a data set, or, of images that were
         read from a folder, their `data_sha256` as the bank has it. What is not named counts as not run.
-    precision : only runs with this arithmetic count.
+    precision : only runs with this arithmetic count; auto: all.
+    profile : whose settings the runs must have: "paper", or "icarl-recipe".
 
     Returns
     -------
@@ -125,13 +132,13 @@ def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, st
             raise BadInput(f"images: {name}: not allowed; give one of {', '.join(SETTINGS)}")
         if ours == "imagefolder":
             raise BadInput("images: imagefolder: not allowed; give the data_sha256 of the images, as the bank has it")
-    return pd.DataFrame([_row(table, number, images, precision) for number in reported.to_dict("records")])
+    return pd.DataFrame([_row(table, number, images, precision, profile) for number in reported.to_dict("records")])
 
 
-def _row(table: pd.DataFrame, number: Mapping[str, Any], images: Mapping[str, str], precision: str) -> dict[str, Any]:
+def _row(table: pd.DataFrame, number: Mapping[str, Any], images: Mapping[str, str], precision: str, profile: str) -> dict[str, Any]:
     found, method = [], NETWORK_OF.get(number["method"], number["method"])
     if method in METHODS and number["dataset"] in images:
-        config = paper_run(number["dataset"], method, number["class_batch"], number["pruning_ratio"], precision)
+        config = paper_run(number["dataset"], method, number["class_batch"], number["pruning_ratio"], precision, profile)
         found = runs(table, config, images[number["dataset"]])
     values = [value for value in (_measured(run, number) for run in found) if value is not None]
     ours = float(np.mean(values)) if values else float("nan")
@@ -164,15 +171,18 @@ def judge(measure: str, paper: float, ours: float) -> str:
     return "above" if gain > 0 else "not reached"
 
 
-def paper_run(dataset: str, method: str, class_batch: int, pruning_ratio: float | None = None, precision: str = "fp32") -> RunConfig:
+def paper_run(dataset: str, method: str, class_batch: int, pruning_ratio: float | None = None, precision: str = "fp32",
+              profile: str = "paper") -> RunConfig:
     """The run that section 4.1 describes, on one of the paper's data sets.
 
     Parameters
     ----------
     pruning_ratio : None or NaN: what section 4.1 says for this class batch.
+    precision : the paper does not say; `ANY_PRECISION` to look for runs in a bank.
+    profile : "paper", or one that changes its recipe.
     """
     ratio: dict[str, object] = {} if pruning_ratio is None or np.isnan(pruning_ratio) else {"pruning_ratio": pruning_ratio}
-    common: dict[str, object] = dict(method=method, class_batch=int(class_batch), profile="paper", precision=precision)
+    common: dict[str, object] = dict(method=method, class_batch=int(class_batch), profile=profile, precision=precision)
     return RunConfig.make(common | SETTINGS[dataset] | ratio)
 
 

@@ -23,8 +23,6 @@ SEEDS = (0, 1, 2)
 # Embedded data set: (classes, channels, class batches on offer).
 USUAL_BATCHES = (5, 10, 20, 50)
 SHAPES = {"glyphs": (100, 3, USUAL_BATCHES), "digits": (10, 1, (1, 2, 5))}
-# Images that were read from a folder, by the beginning of their SHA-256: the paper's name of the data set.
-KNOWN_IMAGES = {"400ca84ce900994e": "cifar100"}
 CONTROLLED = ("method", "dataset", "class_batch", "pruning_ratio", "exemplars", "seed", "steps")      # not part of an offer's settings
 NOT_OF_ALL = ("finetune_epochs", "alpha", "lambda_aux")         # at which some methods do not look
 # How a setting is said beside a data set's name; others by their own name.
@@ -204,7 +202,7 @@ def _profiles_exemplars(profile: str) -> int:
 
 
 def _reported(dataset: str, sha: str) -> str:
-    return dataset if dataset in paper.SETTINGS else KNOWN_IMAGES.get(sha, "")
+    return dataset if dataset in paper.SETTINGS else paper.KNOWN_IMAGES.get(sha, "")
 
 
 def _shape(dataset: str, rows: pd.DataFrame) -> tuple[int, int, tuple[int, ...]]:

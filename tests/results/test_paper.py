@@ -86,16 +86,34 @@ def test_a_run_counts_only_for_its_own_numbers():
 
 
 @pytest.mark.parametrize("changes", [{"profile": "quick"}, {"dataset": "glyphs"}, {"dataset": "imagefolder"}, {"epochs": 2}, {"variant": "no head"},
-                                     {"train_per_class": 100}, {"class_order": "seed1993"}, {"precision": "bf16"}, {"backbone": "resnet8"}])
+                                     {"train_per_class": 100}, {"class_order": "seed1993"}, {"backbone": "resnet8"}])
 def test_a_run_with_other_settings_or_images_is_none_of_the_papers(changes):
     run = rows(paper.paper_run("cifar100", "lwf-mc", 10), [44.4] * 10)
     assert (verdicts(table(run)).runs > 0).any()
     assert not (verdicts(table([row | changes for row in run])).runs > 0).any()
 
 
-def test_the_other_arithmetic_can_be_asked_for():
-    run = rows(paper.paper_run("cifar100", "lwf-mc", 10, precision="bf16"), [44.4] * 10)
-    assert of(verdicts(table(run), precision="bf16"), "LwF-MC, CIFAR-100 by 10: average").verdict.tolist() == ["reproduced"]
+def test_every_arithmetic_counts_unless_one_is_asked_for():
+    what = "LwF-MC, CIFAR-100 by 10: average"
+    exact, rounded = (rows(paper.paper_run("cifar100", "lwf-mc", 10, precision=precision), [top1] * 10)
+                      for precision, top1 in (("fp32", 44.4), ("bf16", 40.4)))
+    asked = {precision: of(verdicts(table(exact, rounded), precision=precision), what) for precision in ("auto", "bf16", "fp32", "tf32")}
+    assert [compared.ours.item() for compared in asked.values()] == pytest.approx([42.4, 40.4, 44.4, np.nan], nan_ok=True)
+    assert [compared.runs.item() for compared in asked.values()] == [2, 1, 1, 0]        # two runs, although their seed is one
+    assert asked["fp32"].verdict.item() == "reproduced"
+
+
+def test_runs_of_another_recipe_count_where_it_is_asked_for():
+    run = rows(paper.paper_run("cifar100", "lwf-mc", 10, profile="icarl-recipe"), [44.4] * 10)
+    assert not (verdicts(table(run)).runs > 0).any()
+    assert (verdicts(table(run), profile="icarl-recipe").runs > 0).any()
+
+
+def test_the_paper_s_images_count_from_a_folder_too():
+    known, = paper.KNOWN_IMAGES
+    run = rows(paper.paper_run("cifar100", "lwf-mc", 5), [32.6] * 20, dataset="imagefolder", data_root="elsewhere", data_sha256=known)
+    assert (verdicts(table(run)).runs > 0).sum() == 1
+    assert not (verdicts(table(run), images={"cifar100": "fedc"}).runs > 0).any()
 
 
 def test_bytes_are_those_added_since_the_first_step_and_fewer_are_better():

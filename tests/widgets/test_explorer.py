@@ -10,16 +10,16 @@ from widgets.test_panels import picture
 from m2kd_lite import widgets
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
-from m2kd_lite.results import bank
+from m2kd_lite.results import bank, paper
 from m2kd_lite.widgets.explorer import RATIOS, describe, render, table
-from m2kd_lite.widgets.offers import KNOWN_IMAGES, SHAPES, Choice, Offer, Results, cannot_be, offers
+from m2kd_lite.widgets.offers import SHAPES, Choice, Offer, Results, cannot_be, offers
 
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "data" / "paper"
 GLYPHS = Offer("glyphs", {"profile": "quick"}, class_batches=(5, 50))
-CIFAR = Offer("imagefolder", {"profile": "paper", "precision": "bf16", "data_root": "elsewhere"}, *next(iter(KNOWN_IMAGES.items())))
+CIFAR = Offer("imagefolder", {"profile": "paper", "precision": "bf16", "data_root": "elsewhere"}, *next(iter(paper.KNOWN_IMAGES.items())))
 
 
 def row(method, seed, top1, ratio=0.8, **more):
