@@ -110,15 +110,21 @@ def test_the_table_of_class_batches_and_ratios_is_the_bank_s():
     assert not [sentence for sentence in grid_claims()["measured.md"] if sentence not in " ".join(text.split())]
 
 
-def standin_rows():
-    """The table of the stand-in for Table 1: accuracy after each step, average, what is left of step 1, bytes added."""
-    table = bank_of("standin.csv")
-    for method in ("lwf-mc", "m2kd-no-pruning", "m2kd"):
+def rows_of_runs(table, methods):
+    """One run a method, with five steps: accuracy after each step, average, what is left of step 1, forgetting, bytes added."""
+    for method in methods:
         run = table[table.method == method].sort_values("step")
-        assert len(run) == 5 and set(run.train_per_class) == {200} and set(run.epochs) == {20}
+        assert len(run) == 5
         last = run.iloc[-1]
         cells = [*run.top1, last.average_incremental_accuracy, last.accuracy_by_step[0], last.forgetting]
         yield f"| `{method}` | {' | '.join(f'{value:.1f}' for value in cells)} | {last.bytes_total - run.iloc[0].bytes_total:,} |"
+
+
+def standin_rows():
+    """The table of the stand-in for Table 1."""
+    table = bank_of("standin.csv")
+    assert set(table.train_per_class) == {200} and set(table.epochs) == {20}
+    return rows_of_runs(table, ("lwf-mc", "m2kd-no-pruning", "m2kd"))
 
 
 def test_the_table_of_the_stand_in_is_the_bank_s_and_the_words_agree():
@@ -128,6 +134,26 @@ def test_the_table_of_the_stand_in_is_the_bank_s_and_the_words_agree():
     said = (f"LwF-MC averages {average[0]} %, M²KD without pruning {average[1]} % and with pruning {average[2]} %; of the first 20 "
             f"classes {left[0]}, {left[1]} and {left[2]} % are left")
     assert said in " ".join(MEASURED.read_text().split())
+
+
+def test_what_is_said_of_the_paper_s_size_is_the_bank_s():
+    table = bank_of("paper.csv")
+    assert (set(table.profile), set(table.epochs), set(table.train_per_class), set(table.seed)) == ({"paper"}, {80}, {""}, {0})
+    assert not [row for row in rows_of_runs(table, ("lwf-mc", "m2kd-no-pruning")) if row not in MEASURED.read_text()]
+    chain, whole = (table[table.method == method].sort_values("step") for method in ("lwf-mc", "m2kd-no-pruning"))
+    reported = paper.numbers(ROOT / "data" / "paper")
+    printed = reported[(reported.measure == "top1") & (reported.method == "m2kd-no-pruning")].sort_values("step").paper.to_numpy()
+    above, short = whole.top1.to_numpy() - chain.top1.to_numpy(), printed - whole.top1.to_numpy()
+    by = f"{above.min():.1f} to {above.max():.1f} points"
+    text, readme, figures = (" ".join(prose(path).split()) for path in (MEASURED, README, ROOT / "notebooks" / "08_paper_figures.ipynb"))
+    assert above.min() > 0 and f"is above LwF-MC after every step**, by {by}" in text
+    assert f"above LwF-MC after every step, by {by}. It is below the paper's numbers by {short.min():.1f} to {short.max():.1f}" in readme
+    assert f"{by} above LwF-MC after every step" in figures
+    later = f"{short[0]:.1f} points after step 1 and by {short[1:].min():.1f} to {short[1:].max():.1f} later"
+    assert f"M²KD by {later}, LwF-MC by {54.4 - chain.average_incremental_accuracy.iloc[0]:.1f} on average" in text
+    for run in (chain, whole):
+        cells = [*run.top1, run.average_incremental_accuracy.iloc[0], run.accuracy_by_step.iloc[-1][0]]
+        assert f"| {' | '.join(f'{value:.1f}' for value in cells)} |" in README.read_text()
 
 
 def test_the_table_of_the_first_step_is_the_bank_s():
