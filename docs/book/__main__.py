@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("method", "training", "data", "results", "checks", "pictures", "widgets", "sweeps", "course", "files")
 SHARED = ("config", "events", "errors", "seeds")
 PAGES = {"experiments/README.md": "experiments.md"}                 # pages that lie elsewhere
-EXECUTED = sorted((ROOT / "docs").glob("*_m2kd.ipynb"))              # runs as papermill left them
+EXECUTED = {"paper_m2kd": "at the paper's size", "standin_m2kd": "with a tenth of the paper's training"}         # of notebook 06
 CONTENTS = {
     "Start": ["install", "panels", "method"],
     "Lessons": [*sorted(f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("[01]*.ipynb")), "notebooks/playground"],
     "Use it": ["commands", "images", "experiments", "clusters", "your_own_network", "your_own_method", "syllabus", "instructors"],
-    "What stands behind it": ["choices", "start", "measured", *(path.stem for path in EXECUTED)],
+    "What stands behind it": ["choices", "start", "measured", *EXECUTED],
     "The library": ["api/index", *(f"api/{room}" for room in ROOMS), "api/shared"],
 }
 PICTURES = {        # what a panel looks like, by the beginning of what its notebook keeps of it
@@ -77,11 +77,11 @@ def stage(source: Path) -> None:
     (source / "notebooks").mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         (source / "notebooks" / path.name).write_text(json.dumps(lesson(json.loads(path.read_text("utf-8")), "../")))
-    for path in EXECUTED:
-        executed = json.loads(path.read_text("utf-8"))
-        first, size = executed["cells"][0], "small" if path.stem.startswith("standin") else "at the paper's size"
-        first["source"] = "".join(first["source"]).replace("# A full run", f"# A full run, {size}, as papermill left it", 1)
-        (source / path.name).write_text(json.dumps(lesson(executed, "")))
+    for name, which in EXECUTED.items():
+        executed = json.loads((ROOT / "docs" / f"{name}.ipynb").read_text("utf-8"))
+        first = executed["cells"][0]
+        first["source"] = "".join(first["source"]).replace("# A full run", f"# A full run {which}, as papermill left it", 1)
+        (source / f"{name}.ipynb").write_text(json.dumps(lesson(executed, "")))
     (source / "api").mkdir()
     for name, text in reference().items():
         (source / "api" / name).write_text(text, "utf-8")

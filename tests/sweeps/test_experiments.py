@@ -52,7 +52,7 @@ def test_table_1_has_the_rows_of_the_papers():
     assert {without_folder(config) for config in named("table1")} == wanted
 
 
-def test_the_recipe_runs_what_the_paper_runs_and_changes_the_schedule_alone():
+def test_the_recipe_runs_what_the_paper_runs_and_changes_the_recipe_alone():
     changed = [config.model_dump() | {"profile": "paper", "epochs": 80, "milestones": (40,), "weight_decay": 1e-5, "prior": 0.5}
                for config in named("recipe")]
     assert changed == [config.model_dump() for config in named("paper")]
