@@ -24,7 +24,7 @@ METHOD_NAMES = (*OUR_METHODS, *sorted(PLUG_INS))
 DATASET_NAMES = ("glyphs", "digits", "fashion-mnist", "cifar100", "imagefolder")
 CLASS_ORDERS = ("natural", "seed1993", "icarl", "random")
 BACKBONES = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet18")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "bf16-compiled")
 AUGMENTATIONS = ("flip", "crop")
 NORMALISERS = ("all", "seen")
 MAX_STEPS = 255                                 # a mask is one byte a weight, and names the step that owns it
@@ -128,7 +128,8 @@ class RunConfig(BaseModel):
     # Not auto by default: rounding is part of an experiment. With bf16, the quick profile learns step 1 of M2KD better
     # (80 % against 71 %, three seeds), and everybody in a course should see the same picture.
     precision: Literal[PRECISIONS] = _field(
-        "fp32", "arithmetic of convolutions and heads; auto: bf16 on CPUs where it is faster, else fp32; tf32 needs a GPU",
+        "fp32", "arithmetic of convolutions and heads; auto: bf16 on CPUs where it is faster, else fp32; tf32 needs a GPU; bf16-compiled "
+        "needs a CPU and a C++ compiler",
         _one_of(PRECISIONS))
     profile: Literal[tuple(PROFILES)] = _field("quick", "source of all unset options", _one_of(PROFILES))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ MEMORY_FORMAT = (torch.channels_last if torch.backends.mkldnn.is_available() or 
                  else torch.contiguous_format)
 # Where the scale of a cosine head begins; LUCIR's code begins at 1. docs/choices.md has what was measured.
 COSINE_SCALE = 1.0
+# Normalised images, to the feature maps of the second and of the last stage.
+Backbone = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class BasicBlock(nn.Module):
@@ -136,18 +138,19 @@ class IncrementalNet(nn.Module):
                 module.num_batches_tracked = None       # unused at a fixed momentum; a snapshot need not hold it
         self.to(memory_format=MEMORY_FORMAT)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, images: Tensor, backbone: Backbone | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits of the main and of the auxiliary head.
 
         Parameters
         ----------
         images : (N, C, H, W) uint8.
+        backbone : what computes the maps in place of `self.backbone`: the same weights, compiled (training/loop.py).
 
         Returns
         -------
         (N, classes seen) float32, and the same or None for the auxiliary head.
         """
-        middle, final = self._maps(images)
+        middle, final = self._maps(images, self.backbone if backbone is None else backbone)
         logits = self._main_logits(_global_average(final)).float()
         if self.auxiliary is None:
             return logits, None
@@ -160,11 +163,11 @@ class IncrementalNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the main head reads: (N, width) float32, from (N, C, H, W) uint8."""
-        return _global_average(self._maps(images)[1]).float()
+        return _global_average(self._maps(images, self.backbone)[1]).float()
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps(self, images: Tensor, backbone: Backbone) -> tuple[Tensor, Tensor]:
         pixels = images.to(self.pixel_mean.dtype, memory_format=MEMORY_FORMAT)
-        return self.backbone((pixels - self.pixel_mean) / self.pixel_std)
+        return backbone((pixels - self.pixel_mean) / self.pixel_std)
 
     def set_pixel_statistics(self, images: Images) -> None:
         """Take the normalisation, a mean and a deviation per channel, from the first step's training images."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -28,7 +29,7 @@ def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> tuple[torch
 
     Returns
     -------
-    the device, and "fp32", "tf32" or "bf16".
+    the device, and "fp32", "tf32", "bf16" or "bf16-compiled".
 
     Raises
     ------
@@ -42,6 +43,9 @@ def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> tuple[torch
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise BadInput(f"--device {config.device}: not allowed; this machine has {count} CUDA devices; give auto or cpu")
+        if is_compiled(precision):
+            raise BadInput(f"--precision {precision}: not allowed with --device {config.device}; a GPU runs each update as one CUDA "
+                           "graph; give auto, fp32, tf32 or bf16")
         precision = "fp32" if precision == "auto" else precision
         _prepare_gpu(precision)
         return device, precision
@@ -50,10 +54,32 @@ def prepare_device(config: RunConfig, on_event: OnEvent = ignore) -> tuple[torch
                        "give auto, fp32 or bf16")
     if precision == "auto":
         precision = "bf16" if bf16_here()[0] else "fp32"
-    elif precision == "bf16" and not bf16_here()[0]:
-        on_event({"event": "notice", "text": f"--precision bf16 may be slower than fp32 on this processor: {bf16_here()[1]}"})
+    elif precision.startswith("bf16") and not bf16_here()[0]:
+        on_event({"event": "notice", "text": f"--precision {precision} may be slower than fp32 on this processor: {bf16_here()[1]}"})
+    if is_compiled(precision):
+        _prepare_compiler(precision)
     _prepare_cpu()
     return device, precision
+
+
+def is_compiled(precision: str) -> bool:
+    """Whether updates run in kernels that torch.compile has fused: fewer passes through memory, and other last bits."""
+    return precision.endswith("-compiled")
+
+
+def _prepare_compiler(precision: str) -> None:
+    """Compile in this process alone: no pool of helpers is left behind where a run is killed.
+
+    Raises
+    ------
+    BadInput : there is no C++ compiler.
+    """
+    known = (os.environ["CXX"],) if "CXX" in os.environ else ("g++", "clang++", "cl")
+    if not any(map(shutil.which, known)):
+        raise BadInput(f"--precision {precision}: not allowed without a C++ compiler, of which there is none here ({', '.join(known)}); "
+                       "give auto, fp32 or bf16")
+    import torch._inductor.config
+    torch._inductor.config.compile_threads = 1
 
 
 def _prepare_gpu(precision: str) -> None:
@@ -102,7 +128,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
     Without autocast's cache of converted weights: each is used once a pass, and a CUDA graph must not keep them.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision.startswith("bf16"), cache_enabled=False)
 
 
 def describe_environment(device: torch.device, precision: str) -> dict:

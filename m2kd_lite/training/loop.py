@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from m2kd_lite.data.shards import Images, Rows
 from m2kd_lite.method.importance import Walk
 from m2kd_lite.method.nets import IncrementalNet
-from m2kd_lite.training.device import autocast
+from m2kd_lite.training.device import autocast, is_compiled
 from m2kd_lite.training.draws import PADDING
 from m2kd_lite.training.feed import Feed
 
@@ -66,6 +66,8 @@ class Update:
                  weight_decay: float, precision: str, walk: Walk | None = None, ask: Ask | None = None):
         self._net, self._data, self._objective, self._precision, self._walk = net, data, objective, precision, walk
         self._ask = ask
+        # Only what is differentiated: teachers and measurements compute in bf16 as always, and a rebuilt model gives the same bits.
+        self._backbone = torch.compile(net.backbone) if is_compiled(precision) else None
         self._loss_sum = loss_sum
         self._device = data.images.device
         self._rows = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
@@ -112,7 +114,7 @@ class Update:
             images = crops(images, self._shifts)
         main_targets, auxiliary_targets = self._targets(images)
         with autocast(self._device, self._precision):
-            logits, auxiliary_logits = self._net(images)
+            logits, auxiliary_logits = self._net(images, self._backbone)
         loss = self._objective(logits, auxiliary_logits, main_targets, auxiliary_targets, self._data.labels[self._rows])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -44,7 +44,7 @@ def again(run: FinishedRun, stream: ClassStream, method: Method | None = None) -
     if stream.sha256 != run.metrics["data_sha256"]:
         raise DamagedFile(f"its images have SHA-256 {run.metrics['data_sha256'][:12]}, those here {stream.sha256[:12]}")
     method = method or METHODS[run.config.method]
-    rounding = "bf16" if run.metrics["environment"].get("precision") == "bf16" else "fp32"
+    rounding = "bf16" if str(run.metrics["environment"].get("precision")).startswith("bf16") else "fp32"
     device, precision = prepare_device(run.config.model_copy(update={"device": "cpu", "precision": rounding}))
     past = Snapshots.load(run.path / "snapshots.safetensors")
     state = State.new(run.config, method, stream, device)

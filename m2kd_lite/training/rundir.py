@@ -33,8 +33,9 @@ from m2kd_lite.method.snapshots import Snapshots
 
 STOP = "stop"
 LONGEST_LINE = 1000         # of an error that repeats what a file says
-# Settings in which a resumed run may differ: its images are known by their content, and a run may go on for more steps.
-MAY_DIFFER = ("data_root", "steps")
+# Settings in which a resumed run may differ: its images are known by their content, a run may go on for more steps, and every arithmetic
+# that it was computed in is recorded.
+MAY_DIFFER = ("data_root", "steps", "precision")
 STOP_SECONDS = 1.0          # between looks for it
 _FILES = ("config.json", "metrics.json", "snapshots.safetensors", "live.safetensors", "painter.safetensors")
 _CHECKPOINT_FILES = tuple(f"{what}-{generation}.safetensors" for generation in "ab" for what in ("state", "models"))
