@@ -313,13 +313,12 @@ def read_run(path: Path) -> FinishedRun:
 def check_same(stored: RunConfig, asked: RunConfig) -> None:
     """Raise BadInput, naming the first difference, unless both are the same run.
 
-    Where the images lie may differ: `train.run` holds their content against the run's. So may the number of steps, if there are more.
+    `MAY_DIFFER` names what may differ: `train.run` holds the images' content against the run's, and there may be more steps, not fewer.
     """
     for name in RunConfig.model_fields:
         was, now = getattr(stored, name), getattr(asked, name)
-        if name == "steps" and was != now and was is not None and (now is None or now > was):
-            continue
-        if name != "data_root" and was != now:
+        allowed = name in MAY_DIFFER and (name != "steps" or was is not None and (now is None or now > was))
+        if was != now and not allowed:
             raise BadInput(f"{option(name)} {_shown(name, now)}: not allowed with --resume; this folder's run has {_shown(name, was)}; "
                            + ("give more, or all" if name == "steps" and was is not None else "give another folder for other settings"))
 
