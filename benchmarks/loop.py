@@ -19,6 +19,7 @@ from m2kd_lite.method import nets, targets
 from m2kd_lite.training.device import bf16_here, prepare_device, processor_name
 
 BATCH, IMAGES, OLD, SEEN = 128, 2560, 20, 40
+PRECISIONS = ("bf16", "bf16-compiled")                          # beside fp32; the second needs a C++ compiler
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}       # as in the Makefile
 
 
@@ -96,25 +97,26 @@ def separate_optimizer(kind: str) -> None:
 def seconds(way: str, times: int = 12) -> float:
     """Seconds a batch in this process, one thing changed."""
     data = work.training_data(IMAGES, SEEN, OLD)
+    precision = way if way in PRECISIONS else "fp32"
     if way == "conventional":
         return conventional(data, times)
     if way == "kept denormals":
         torch.set_flush_denormal(False)
     else:
-        prepare_device(RunConfig.make({"device": "cpu"}))
+        prepare_device(RunConfig.make({"device": "cpu", "precision": precision}))
     if way == "channels first":
         nets.MEMORY_FORMAT = torch.contiguous_format
     if way == "one thread":
         torch.set_num_threads(1)
     if way in ("foreach", "one by one"):
         separate_optimizer(way)
-    return ours(data, times, "bf16" if way == "bf16" else "fp32")
+    return ours(data, times, precision)
 
 
 def rows() -> Iterator[Row]:
     """The ratio that counts, then what each choice is worth."""
     alone = ["channels first", "one thread", "foreach", "one by one", "kept denormals", "huge pages"]
-    took = work.in_fresh_processes("benchmarks.loop", ["conventional", "ours", "bf16", *alone], rounds=3,
+    took = work.in_fresh_processes("benchmarks.loop", ["conventional", "ours", *PRECISIONS, *alone], rounds=3,
                                    environments={"huge pages": HUGE_PAGES})
     rate = {way: BATCH / value for way, value in took.items()}
     yield Row("conventional loop, LwF-MC, ResNet-32, batch 128", rate["conventional"], "images/s")
@@ -125,6 +127,7 @@ def rows() -> Iterator[Row]:
     yield Row("  the same in bf16", rate["bf16"] / rate["conventional"], "x")
     yield Row("our loop in bf16", rate["bf16"], "images/s", "", processor_name())
     yield Row("our loop in bf16 over fp32", rate["bf16"] / rate["ours"], "x", "", f"--precision auto takes {'bf16' if picks else 'fp32'}: {why}")
+    yield Row("our loop in bf16-compiled over bf16", rate["bf16-compiled"] / rate["bf16"], "x")
     yield Row("channels last over channels first", rate["ours"] / rate["channels first"], "x")
     yield Row("all threads over one", rate["ours"] / rate["one thread"], "x")
     yield Row("fused SGD over foreach", rate["ours"] / rate["foreach"], "x")

@@ -128,8 +128,8 @@ class RunConfig(BaseModel):
     # Not auto by default: rounding is part of an experiment. With bf16, the quick profile learns step 1 of M2KD better
     # (80 % against 71 %, three seeds), and everybody in a course should see the same picture.
     precision: Literal[PRECISIONS] = _field(
-        "fp32", "arithmetic of convolutions and heads; auto: bf16 on CPUs where it is faster, else fp32; tf32 needs a GPU; bf16-compiled "
-        "needs a CPU and a C++ compiler",
+        "fp32", "arithmetic of convolutions and heads; auto: bf16 on CPUs where it is faster, else fp32; tf32: on a GPU; "
+        "bf16-compiled: on a CPU",
         _one_of(PRECISIONS))
     profile: Literal[tuple(PROFILES)] = _field("quick", "source of all unset options", _one_of(PROFILES))
 

@@ -63,7 +63,7 @@ BAD_INPUT = [
     (["run", "--out", "{new}", "--test-per-class", "none"], "--test-per-class none: not allowed"),
     (["run", "--out", "{new}", "--seed", "-1"], "--seed -1: not allowed; give a whole number from 0"),
     (["run", "--out", "{new}", "--device", "tpu"], "--device tpu: not allowed; give auto, cpu, cuda or cuda:N"),
-    (["run", "--out", "{new}", "--precision", "fp16"], "--precision fp16: not allowed; give one of auto, fp32, tf32, bf16"),
+    (["run", "--out", "{new}", "--precision", "fp16"], "--precision fp16: not allowed; give one of auto, fp32, tf32, bf16, bf16-compiled"),
     (["run", "--out", "{new}", "--precision", "tf32", "--device", "cpu"], "--precision tf32: not allowed with --device cpu"),
     (["run", "--out", "{new}", "--profile", "huge"], "--profile huge: not allowed; give one of smoke, quick, paper, icarl-recipe"),
     (["run", "--out", "{new}", "--dataset", "imagefolder"], "--data-root (none): not allowed"),

@@ -67,6 +67,11 @@ def is_compiled(precision: str) -> bool:
     return precision.endswith("-compiled")
 
 
+def compilers() -> tuple[str, ...]:
+    """The commands of which torch.compile takes the first that there is."""
+    return (os.environ["CXX"],) if "CXX" in os.environ else ("g++", "clang++", "cl")
+
+
 def _prepare_compiler(precision: str) -> None:
     """Compile in this process alone: no pool of helpers is left behind where a run is killed.
 
@@ -74,10 +79,10 @@ def _prepare_compiler(precision: str) -> None:
     ------
     BadInput : there is no C++ compiler.
     """
-    known = (os.environ["CXX"],) if "CXX" in os.environ else ("g++", "clang++", "cl")
+    known = compilers()
     if not any(map(shutil.which, known)):
-        raise BadInput(f"--precision {precision}: not allowed without a C++ compiler, of which there is none here ({', '.join(known)}); "
-                       "give auto, fp32 or bf16")
+        raise BadInput(f"--precision {precision}: not allowed without a C++ compiler; none of {', '.join(known)} was found; give auto, fp32 or "
+                       "bf16")
     import torch._inductor.config
     torch._inductor.config.compile_threads = 1
 

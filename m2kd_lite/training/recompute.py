@@ -44,8 +44,7 @@ def again(run: FinishedRun, stream: ClassStream, method: Method | None = None) -
     if stream.sha256 != run.metrics["data_sha256"]:
         raise DamagedFile(f"its images have SHA-256 {run.metrics['data_sha256'][:12]}, those here {stream.sha256[:12]}")
     method = method or METHODS[run.config.method]
-    rounding = "bf16" if str(run.metrics["environment"].get("precision")).startswith("bf16") else "fp32"
-    device, precision = prepare_device(run.config.model_copy(update={"device": "cpu", "precision": rounding}))
+    device, _ = prepare_device(run.config.model_copy(update={"device": "cpu", "precision": "fp32"}))
     past = Snapshots.load(run.path / "snapshots.safetensors")
     state = State.new(run.config, method, stream, device)
     count = run.config.steps or len(stream)
@@ -57,12 +56,18 @@ def again(run: FinishedRun, stream: ClassStream, method: Method | None = None) -
     state.environments = run.metrics.get("environments") or [run.metrics["environment"]]
     painter = painter_file.load(run.path / painter_file.FILE) if method.paints else None
     for step in range(1, count + 1):
-        with autocast(device, precision):
+        with autocast(device, _precision(state.environments, step)):
             _measure(step, state, past, stream, run.config, method, painter)
     measured = measure.of_run(state, stream, run.config, method)
     seconds = [{name: was[name] for name in ("train_seconds", "teacher_seconds", "loss")} for was in run.metrics["steps"]]
     measured["steps"] = [step | was for step, was in zip(measured["steps"], seconds, strict=True)]
     return run.metrics | {name: measured[name] for name in MEASURED}
+
+
+def _precision(environments: list[dict], step: int) -> str:
+    """The arithmetic in which a step was measured: that of the last environment which the run had reached by then."""
+    last = [each for each in environments if each.get("since", {"step": 1})["step"] <= step][-1]
+    return "bf16" if str(last.get("precision")).startswith("bf16") else "fp32"
 
 
 def _measure(step: int, state: State, past: Snapshots, stream: ClassStream, config: RunConfig, method: Method, painter: Painter | None) -> None:

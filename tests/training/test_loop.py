@@ -30,11 +30,11 @@ def training_data(images):
                         torch.rand(2, len(images), OLD, generator=generator))
 
 
-def new_update(net, data, frozen, weight_decay=0.0):
+def new_update(net, data, frozen, weight_decay=0.0, precision="fp32"):
     momenta = {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()}
     loss_sum = torch.zeros((), dtype=torch.float64, device=data.images.device)
     update = Update(net, data, objective, batch_size=BATCH, frozen=frozen, momenta=momenta, loss_sum=loss_sum, momentum=0.9,
-                    weight_decay=weight_decay, precision="fp32")
+                    weight_decay=weight_decay, precision=precision)
     return update, momenta, loss_sum
 
 
@@ -174,3 +174,16 @@ def test_bf16_keeps_fp32_weights_statistics_and_loss(images):
     update(torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64))
     assert kept == [(torch.float32, torch.float32)]
     assert {tensor.dtype for tensor in [*net.state_dict().values(), *momenta.values()]} == {torch.float32}
+
+
+@pytest.mark.system
+def test_compiled_gradients_are_as_near_to_fp32_as_those_of_bf16(images):
+    found = {}
+    for precision in ("fp32", "bf16", "bf16-compiled"):
+        net = new_net()
+        update, _, _ = new_update(net, training_data(images[0]), {}, precision=precision)
+        update(torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64))
+        found[precision] = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    plain, compiled = (((found[name] - found["fp32"]).norm() / found["fp32"].norm()).item() for name in ("bf16", "bf16-compiled"))
+    assert not torch.equal(found["bf16"], found["bf16-compiled"])           # kernels of its own
+    assert 0 < compiled < 1.2 * plain < 0.1

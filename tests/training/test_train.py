@@ -16,14 +16,16 @@ from conftest import small_config
 
 from m2kd_lite import data, errors
 from m2kd_lite.config import RunConfig
+from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted, LayerExhausted
 from m2kd_lite.files import storage
 from m2kd_lite.method import masks, metrics, nets
 from m2kd_lite.method.snapshots import Snapshots
 from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank
-from m2kd_lite.training import device, train
+from m2kd_lite.training import device, recompute, train
 from m2kd_lite.training.device import autocast
+from m2kd_lite.training.rundir import read_run
 
 
 def file_digest(path):
@@ -97,6 +99,44 @@ def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
     for step, was in enumerate(live, 1):
         with torch.no_grad(), autocast(torch.device("cpu"), "bf16"):
             assert torch.equal(past.reconstruct(step)(was["images"])[0], was["logits"][0])
+
+
+@pytest.mark.system
+def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf16(tmp_path):
+    config = small_config("m2kd", precision="bf16-compiled")
+    train.run(config, tmp_path / "whole")
+    batches = iter(range(1000))
+    with pytest.raises(Interrupted):        # in step 2
+        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 30 else None)
+    train.run(config, tmp_path / "run", resume=True)
+    assert len({file_digest(tmp_path / name / "snapshots.safetensors") for name in ("whole", "run")}) == 1
+    run = read_run(tmp_path / "run")
+    assert run.metrics["environment"]["precision"] == "bf16-compiled"
+    assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(config))) == []
+
+
+def test_compiled_updates_need_a_cpu_and_a_compiler(monkeypatch):
+    config = small_config("m2kd", precision="bf16-compiled")
+    with monkeypatch.context() as changed:
+        changed.setattr(device.shutil, "which", lambda name: None)
+        with pytest.raises(BadInput, match="--precision bf16-compiled: not allowed without a C.. compiler"):
+            device.prepare_device(config)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BadInput, match="--precision bf16-compiled: not allowed with --device cuda"):
+        device.prepare_device(config.model_copy(update={"device": "cuda"}))
+
+
+def test_a_resumed_run_may_change_its_arithmetic_and_is_still_found_again(tmp_path):
+    batches, said = iter(range(1000)), []
+    with pytest.raises(Interrupted):        # in step 2
+        train.run(small_config("m2kd"), tmp_path / "run", should_stop=lambda: 130 if next(batches) == 30 else None)
+    content = train.run(small_config("m2kd", precision="bf16"), tmp_path / "run", resume=True, on_event=said.append)
+    assert [(environment["precision"], environment["since"]["step"]) for environment in content["environments"]] == [("fp32", 1), ("bf16", 2)]
+    assert any(event["text"].startswith("precision: fp32 so far, bf16 from here on") for event in said if event["event"] == "notice")
+    assert bank.rows(content)[0]["precision"] == "mixed"
+    run = read_run(tmp_path / "run")
+    assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(run.config))) == []
 
 
 @pytest.mark.parametrize("has, vendor, expected", [
