@@ -17,14 +17,22 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+from benchmarks import traps
 from m2kd_lite import data
 from m2kd_lite.config import EXEMPLAR_METHODS, RunConfig
+from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import LayerExhausted
+from m2kd_lite.method import nets
+from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank
+from m2kd_lite.training import loop, recompute, train
+from m2kd_lite.training.rundir import read_run
 
 SEEDS = (0, 1, 2)
 M2KD = "m2kd-no-pruning"
+RELU = "ReLU after the last block"
 WARM_UPS = {"rate warmed up over 5 epochs": 5, "rate warmed up over 2 epochs": 2}       # variant to epochs
 
 # Outputs that begin at a prior, and at one half; docs/start.md.
@@ -88,7 +96,7 @@ STEP_1 = (
     ("", FIRST_STEP | ICARL_SCHEDULE | dict(method="lwf-mc")),
     ("", FIRST_STEP | ICARL_SCHEDULE | PRIOR | dict(method="lwf-mc")),
     ("rate warmed up over 5 epochs", FIRST_STEP | ICARL_SCHEDULE),
-    ("ReLU after the last block", FIRST_STEP | ICARL_SCHEDULE),
+    (RELU, FIRST_STEP | ICARL_SCHEDULE),
     ("mean per pixel", FIRST_STEP | ICARL_SCHEDULE),
     ("", FIRST_STEP | ICARL_SCHEDULE | dict(precision="fp32")),
 )
@@ -121,9 +129,14 @@ DIGITS = dict(dataset="digits", class_batch=2) | PRIOR
 MEMORIES = (*(("", DIGITS | dict(method=method)) for method in ("finetune", "lwf-mc", M2KD, "m2kd", "joint", "scaled", "ewc", "rwalk", "dgm")),
             *(("", DIGITS | dict(method=method, exemplars=50)) for method in EXEMPLAR_METHODS), ("", DIGITS | dict(method="icarl", exemplars=20)),
             *composed(DIGITS))
+# iCaRL on CIFAR-100 at the size of a lesson (experiments/cifar_lab.yaml), and with one mistake each. A run as it should be is asked again for
+# the mistakes that need no training.
+ICARL = PRIOR | dict(method="icarl", dataset="imagefolder", data_root="data/cifar100", class_batch=20, train_per_class=200, precision="bf16",
+                     exemplars=800)
+TRAPS = tuple((variant, ICARL) for variant in (traps.UNSEEN, traps.TRAIN_MODE, RELU))
 # Bank to its lists of (runs, seeds).
 BANKS = {"lessons": ((LESSONS, SEEDS),), "glyphs_grid": GRID, "step1": ((STEP_1, (0,)),),
-         "composed": ((COMPOSED, SEEDS),), "digits": ((MEMORIES, SEEDS),),
+         "composed": ((COMPOSED, SEEDS),), "traps": ((TRAPS, SEEDS),), "digits": ((MEMORIES, SEEDS),),
          "start": ((WHOLE, DECIDING), (FIRST_STEPS, DECIDING), (REPORTED, SEEDS))}
 
 
@@ -164,23 +177,20 @@ def known_by(variant: str, config: RunConfig) -> tuple[str, ...]:
 
 def measure(variant: str, config: RunConfig) -> list[dict]:
     """One run, or the rest of it, as rows; its folder goes when it is finished."""
-    from m2kd_lite.training import train
     name = hashlib.sha256(repr((variant, config.model_dump())).encode()).hexdigest()[:16]
     folder = Path("runs") / "fill" / name
     with changed(variant):
         rows = bank.rows(train.run(config, folder, resume=True, method=method_of(variant, config.method)), variant)
     if variant in DECISIONS:
         rows = [row for decision in DECISIONS for row in decided(folder, decision)]
+    if variant in traps.DECIDED:
+        rows = [row for decision in ("", *traps.DECIDED) for row in traps.asked_again(read_run(folder), decision)]
     shutil.rmtree(folder)
     return rows
 
 
 def decided(folder: Path, decision: str) -> list[dict]:
     """The rows of a finished run, had it decided so."""
-    from m2kd_lite.data.stream import ClassStream
-    from m2kd_lite.method.table import METHODS
-    from m2kd_lite.training import recompute
-    from m2kd_lite.training.rundir import read_run
     run = read_run(folder)
     row = replace(METHODS[run.config.method], decision=decision)
     return bank.rows(recompute.again(run, ClassStream.of_run(run.config), row), decision)
@@ -188,18 +198,13 @@ def decided(folder: Path, decision: str) -> list[dict]:
 
 def method_of(variant: str, name: str):
     """The row of method/table.py, changed as the variant says."""
-    from m2kd_lite.method.table import METHODS
     changes = {"no auxiliary head": dict(auxiliary=False), COSINE: dict(cosine=True)}
-    return replace(METHODS[name], **changes.get(variant, {}))
+    return replace(traps.row_of(variant, name), **changes.get(variant, {}))
 
 
 @contextlib.contextmanager
 def changed(variant: str):
     """What no setting says, for as long as a run takes: parts of the recipe that others have and section 4.1 has not."""
-    from unittest import mock
-
-    from m2kd_lite.method import nets
-    from m2kd_lite.training import loop
     with contextlib.ExitStack() as stack:
         if variant in WARM_UPS:
             plain, epochs = RunConfig.learning_rate, WARM_UPS[variant]
@@ -214,7 +219,7 @@ def changed(variant: str):
                     if name.startswith(("main.", "auxiliary.")) and not parameter._backward_hooks:      # a phase goes on with the same ones
                         parameter.register_hook(lambda gradient: gradient * 0.2)
             stack.enter_context(mock.patch.object(loop.Update, "__init__", slowed))
-        elif variant == "ReLU after the last block":
+        elif variant == RELU:
             real = nets.BasicBlock.__init__
             stack.enter_context(mock.patch.object(nets.BasicBlock, "__init__",
                                                   lambda block, *sizes, last, **named: real(block, *sizes, last=False, **named)))
