@@ -19,6 +19,17 @@ class _Form(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
+class _Position(_Form):
+    step: FromOne
+    phase: Literal["train", "finetune", "paint", "done"]
+    epoch: Count
+    batch: Count
+
+
+class _Environment(_Form):
+    since: _Position | None = None
+
+
 class _Step(_Form):
     """What is measured after a step."""
 
@@ -64,7 +75,7 @@ class Metrics(_Form):
     schema_: Literal[1] = Field(alias="schema")
     config: dict[str, Any]
     environment: dict[str, Any]
-    environments: list[dict[str, Any]] = []
+    environments: list[_Environment] = []
     data_sha256: str
     class_names: list[str]
     steps: Annotated[list[_Step], Field(min_length=1)]
@@ -79,13 +90,6 @@ class Metrics(_Form):
         if [result.step for result in self.steps] != list(range(1, len(self.bytes.per_step) + 1)):
             raise ValueError("not one entry a step")
         return self
-
-
-class _Position(_Form):
-    step: FromOne
-    phase: Literal["train", "finetune", "paint", "done"]
-    epoch: Count
-    batch: Count
 
 
 class _Result(_Step):
@@ -107,7 +111,7 @@ class Checkpoint(_Form):
     models: Count
     data_sha256: str
     arithmetic: dict[str, Any] = {}
-    environments: list[dict[str, Any]] = []
+    environments: list[_Environment] = []
     position: _Position
     results: list[_Result]
     seconds: _Seconds

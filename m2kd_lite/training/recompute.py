@@ -66,8 +66,8 @@ def again(run: FinishedRun, stream: ClassStream, method: Method | None = None) -
 
 def _precision(environments: list[dict], step: int) -> str:
     """The arithmetic in which a step was measured: that of the last environment which the run had reached by then."""
-    last = [each for each in environments if each.get("since", {"step": 1})["step"] <= step][-1]
-    return "bf16" if str(last.get("precision")).startswith("bf16") else "fp32"
+    reached = [each for each in environments if (each.get("since") or {"step": 1})["step"] <= step]
+    return "bf16" if reached and str(reached[-1].get("precision")).startswith("bf16") else "fp32"
 
 
 def _measure(step: int, state: State, past: Snapshots, stream: ClassStream, config: RunConfig, method: Method, painter: Painter | None) -> None:

@@ -551,7 +551,8 @@ def test_settings_of_the_wrong_form_are_refused_by_name(config, tmp_path):
     {"steps": []}, {"steps": None}, {"steps": "abc"}, {"steps": [{}]}, {"bytes": {}}, {"bytes": []}, {"environment": []}, {"schema": 2},
     {"average_incremental_accuracy": "<script>"}, {"wall_seconds": None}, {"class_names": 3}, {"data_sha256": 5}, {"config": {}},
     {"forgetting": [1]}, ("steps", 0, "confusion", [[1, 2]]), ("steps", 0, "accuracy_by_step", []), ("steps", 1, "step", 1),
-    ("steps", 2, "top1", "41"), ("steps", 0, "classes_seen", -1), ("bytes", "per_step", []), ("bytes", "per_step", 0, "mask", "many")])
+    ("steps", 2, "top1", "41"), ("steps", 0, "classes_seen", -1), ("bytes", "per_step", []), ("bytes", "per_step", 0, "mask", "many"),
+    {"environments": [1]}, ("environments", 0, "since", {}), ("environments", 0, "since", "step", "two")])
 def test_results_of_the_wrong_form_are_refused_before_a_report_shows_them(change, undisturbed, tmp_path):
     folder = Path(shutil.copytree(undisturbed[0], tmp_path / "run"))
     content = storage.load_json(folder / "metrics.json")
