@@ -55,8 +55,9 @@ def decision(variant: str) -> Iterator[None]:
 def nearest_with_the_origin(features: Tensor, means: Tensor, top: int = 5) -> Tensor:
     """`exemplars.nearest` with a mean at the origin for a class to come, whose number is the next: at distance 1 from all features, which
     have length 1, it is as near as a mean at a cosine of one half."""
-    origin = features.new_full((len(features), 1), 0.5)
-    return torch.cat([features @ means.T, origin], dim=1).topk(min(top, len(means)), dim=1).indices
+    with torch.autocast(features.device.type, enabled=False):
+        cosines = torch.cat([features @ means.T, features.new_full((len(features), 1), 0.5)], dim=1)
+    return cosines.topk(min(top, len(means)), dim=1).indices
 
 
 def results_without_unseen(real):

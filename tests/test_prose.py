@@ -297,6 +297,31 @@ def cifar_summary():
     return said
 
 
+TRAPS = {"": "as it should be", "means of unseen classes take part": "means at the origin for classes to come",
+         "class means without mirror images": "class means of the images alone, without their mirror images",
+         "teachers in train mode": "teachers in train mode", "ReLU after the last block": "a ReLU after the last block: no negative features"}
+
+
+def trap_rows():
+    """The table of iCaRL's traps: average, last accuracy and what is left of step 1, and what the average loses, seed by seed."""
+    ends = bank_of("traps.csv").sort_values("step").groupby(["variant", "seed"]).last()
+    right = ends.loc[""]
+    for variant, name in TRAPS.items():
+        runs = ends.loc[variant]
+        cells = [bank.spread(values) for values in (runs.average_incremental_accuracy, runs.top1, runs.accuracy_by_step.str[0])]
+        lost = (runs.average_incremental_accuracy - right.average_incremental_accuracy).dropna()
+        yield f"| {name} | {' | '.join(cells)} | {', '.join(f'{points:+.1f}' for points in lost) if variant else ''} |".replace("  ", " ")
+    alone = bank_of("traps.csv").query("variant == ''").sort_values("step").groupby("seed").top1_network
+    alone = pd.DataFrame({"average": alone.apply(lambda values: values.astype(float).mean()), "last": alone.last().astype(float)})
+    lost = ", ".join(f"{points:+.1f}" for points in alone.average - right.average_incremental_accuracy)
+    yield f"| the network's own largest output, no class means | {bank.spread(alone.average)} | {bank.spread(alone['last'])} | | {lost} |"
+
+
+def test_the_table_of_traps_is_the_bank_s():
+    text = MEASURED.read_text()
+    assert not [row for row in trap_rows() if row not in text]
+
+
 def test_the_tables_of_every_method_on_cifar_100_are_the_bank_s():
     said = cifar_summary()
     rows = [f"| {' | '.join([name, *row])} |".replace("|  |", "| |") for name, *row in said.itertuples()]

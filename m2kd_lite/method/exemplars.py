@@ -6,8 +6,10 @@ exemplar feature is nearest (Rebuffi et al., iCaRL, 2017, algorithms 1, 4 and 5)
 """
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from m2kd_lite.method.nets import IncrementalNet, at_once
 
 BATCH = 500             # images at once; memory, not accuracy
 JPEG_QUALITY = 95       # section 4.6: "compress to JPG with quality 95"
+P = ParamSpec("P")
 
 
 def per_class(budget: int, classes_seen: int) -> int:
@@ -34,6 +37,15 @@ def check_budget(budget: int, classes: int) -> None:
     """Raise BadInput unless `budget` images are one a class at least, when all classes have come."""
     if budget < classes:
         raise BadInput(f"--exemplars {budget}: not allowed; give {classes} or more, one for each of the {classes} classes")
+
+
+def _in_full(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """In fp32 whatever the run computes in: bf16 has three digits, and cosines that differ by less would be equal."""
+    @functools.wraps(function)
+    def exact(*arguments: P.args, **named: P.kwargs) -> Tensor:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*arguments, **named)
+    return exact
 
 
 @torch.no_grad()
@@ -54,6 +66,7 @@ def normalised_features(net: IncrementalNet, images: Images) -> Tensor:
     return F.normalize(torch.cat(rows))
 
 
+@_in_full
 def herding(features: Tensor, count: int) -> Tensor:
     """The images to keep, best first, so that any first part of the list is a good choice by itself.
 
@@ -94,12 +107,14 @@ def class_means(net: IncrementalNet, images: Tensor, labels: Tensor, classes: in
     return means_of(normalised_features(net, images) + normalised_features(net, images.flip(3)), labels, classes)
 
 
+@_in_full
 def means_of(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The direction of each class's mean: (classes, width) rows of length 1, from (N, width) features of classes 0..classes-1."""
     own = F.one_hot(labels, classes).to(features.dtype).T                                   # (classes, N)
     return F.normalize(own @ features)
 
 
+@_in_full
 def nearest(features: Tensor, means: Tensor, top: int = 5) -> Tensor:
     """The classes with the nearest means, best first: (N, min(top, classes)) int64.
 

@@ -232,3 +232,15 @@ def test_exemplars_that_no_run_chose_are_refused(kept):
 
 def test_the_settings_name_the_methods_that_keep_exemplars():
     assert set(EXEMPLAR_METHODS) == {name for name, row in METHODS.items() if row.keeps_exemplars}
+
+
+def test_cosines_that_bf16_would_call_equal_are_told_apart():
+    """Run in bf16, 64 directions a little apart: herding, means and the nearest mean are those of fp32."""
+    angles = 0.5 + torch.arange(64) / 2000
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    asked = [lambda: exemplars.nearest(features, features, top=1), lambda: exemplars.herding(features, 10),
+             lambda: exemplars.means_of(features, torch.arange(64) % 4, 4)]
+    exact = [ask() for ask in asked]
+    assert torch.equal(exact[0][:, 0], torch.arange(64)) and len((features @ features.T).bfloat16()[0].unique()) < 10
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(ask(), was) for ask, was in zip(asked, exact, strict=True))
