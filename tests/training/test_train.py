@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
 
 
 @pytest.mark.system
+@pytest.mark.skipif(not any(map(shutil.which, device.compilers())), reason="there is no C++ compiler")
 def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf16(tmp_path):
     config = small_config("m2kd", precision="bf16-compiled")
     train.run(config, tmp_path / "whole")
