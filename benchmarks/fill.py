@@ -198,8 +198,9 @@ def decided(folder: Path, decision: str) -> list[dict]:
 
 def method_of(variant: str, name: str):
     """The row of method/table.py, changed as the variant says."""
-    changes = {"no auxiliary head": dict(auxiliary=False), COSINE: dict(cosine=True)}
-    return replace(traps.row_of(variant, name), **changes.get(variant, {}))
+    changes: dict[str, dict] = {"no auxiliary head": dict(auxiliary=False), COSINE: dict(cosine=True),
+                                traps.TRAIN_MODE: dict(fill=traps.teachers_in_train_mode)}
+    return replace(METHODS[name], **changes.get(variant, {}))
 
 
 @contextlib.contextmanager

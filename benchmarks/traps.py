@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.method import exemplars, metrics, targets
-from m2kd_lite.method.table import METHODS, Method
 from m2kd_lite.results import bank
 from m2kd_lite.training import recompute
 from m2kd_lite.training.rundir import FinishedRun, read_run
@@ -75,11 +73,6 @@ def teachers_in_train_mode(plan, teacher_of, images: Tensor, labels: Tensor, cla
         main, auxiliary = targets.target_matrix(plan, lambda step: teacher_of(step).train(), images[drawn], labels[drawn], classes)
     back = drawn.argsort()
     return main[:, back], auxiliary[:, back]
-
-
-def row_of(variant: str, method: str) -> Method:
-    """The row of method/table.py, trained as the variant says."""
-    return replace(METHODS[method], fill=teachers_in_train_mode) if variant == TRAIN_MODE else METHODS[method]
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from m2kd_lite.config import RunConfig
+from m2kd_lite.errors import BadInput
 from m2kd_lite.training import train
+from m2kd_lite.training.device import prepare_device
 
 hypothesis.settings.register_profile("same every time", derandomize=True)
 hypothesis.settings.load_profile("same every time")
@@ -47,6 +49,15 @@ def finished(tmp_path_factory):
         return made[method]
 
     return get
+
+
+@pytest.fixture
+def compiler():
+    """Skips the test where torch.compile does not work."""
+    try:
+        prepare_device(small_config("m2kd", device="cpu", precision="bf16-compiled"))
+    except BadInput as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def _is_there(out: Path, config: RunConfig) -> bool:
     """
     if not ((out / f"{config.method}.ipynb").is_file() and is_finished(out / config.method)):
         return False
-    check_same(read_run(out / config.method).config, config)
+    check_same(read_run(out / config.method).config, config, finished=True)
     return True
 
 

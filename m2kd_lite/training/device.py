@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -67,24 +66,20 @@ def is_compiled(precision: str) -> bool:
     return precision.endswith("-compiled")
 
 
-def compilers() -> tuple[str, ...]:
-    """The commands of which torch.compile takes the first that there is."""
-    return (os.environ["CXX"],) if "CXX" in os.environ else ("g++", "clang++", "cl")
-
-
 def _prepare_compiler(precision: str) -> None:
-    """Compile in this process alone: no pool of helpers is left behind where a run is killed.
+    """Compile in this process alone, so that no pool of helpers is left behind where a run is killed; and try it.
 
     Raises
     ------
-    BadInput : there is no C++ compiler.
+    BadInput : it fails, for want of a C++ compiler or of Python's headers.
     """
-    known = compilers()
-    if not any(map(shutil.which, known)):
-        raise BadInput(f"--precision {precision}: not allowed without a C++ compiler; none of {', '.join(known)} was found; give auto, fp32 or "
-                       "bf16")
     import torch._inductor.config
     torch._inductor.config.compile_threads = 1
+    try:
+        torch.compile(torch.relu)(torch.ones(64))
+    except Exception as error:
+        raise BadInput(f"--precision {precision}: not allowed here, torch.compile needs a C++ compiler that works "
+                       f"({str(error).splitlines()[0]}); give auto, fp32 or bf16") from None
 
 
 def _prepare_gpu(precision: str) -> None:

@@ -6,6 +6,7 @@ replays it. The CPU runs the same lines. Used by `train.py` and the benchmarks.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Update:
         self._net, self._data, self._objective, self._precision, self._walk = net, data, objective, precision, walk
         self._ask = ask
         # Only what is differentiated: teachers and measurements compute in bf16 as always, and a rebuilt model gives the same bits.
-        self._backbone = torch.compile(net.backbone) if is_compiled(precision) else None
+        self._logits = functools.partial(net, backbone=torch.compile(net.backbone)) if is_compiled(precision) else net
         self._loss_sum = loss_sum
         self._device = data.images.device
         self._rows = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
@@ -114,7 +115,7 @@ class Update:
             images = crops(images, self._shifts)
         main_targets, auxiliary_targets = self._targets(images)
         with autocast(self._device, self._precision):
-            logits, auxiliary_logits = self._net(images, self._backbone)
+            logits, auxiliary_logits = self._logits(images)
         loss = self._objective(logits, auxiliary_logits, main_targets, auxiliary_targets, self._data.labels[self._rows])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()

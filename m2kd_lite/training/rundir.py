@@ -33,8 +33,8 @@ from m2kd_lite.method.snapshots import Snapshots
 
 STOP = "stop"
 LONGEST_LINE = 1000         # of an error that repeats what a file says
-# Settings in which a resumed run may differ: its images are known by their content, a run may go on for more steps, and every arithmetic
-# that it was computed in is recorded.
+# Settings in which a resumed run may differ: its images are known by their content, a run may go on for more steps, and what is still to be
+# computed may be in other arithmetic, for all that it was computed in is recorded.
 MAY_DIFFER = ("data_root", "steps", "precision")
 STOP_SECONDS = 1.0          # between looks for it
 _FILES = ("config.json", "metrics.json", "snapshots.safetensors", "live.safetensors", "painter.safetensors")
@@ -54,7 +54,7 @@ def check_usable(path: Path, config: RunConfig, resume: bool) -> None:
     if holds_something:
         if not resume:
             raise BadInput(f"--out {path}: exists already and is never overwritten; give another folder, or --resume")
-        check_same(read_config(path), config)
+        check_same(read_config(path), config, is_finished(path))
 
 
 def _is_blank(path: Path) -> bool:
@@ -310,15 +310,17 @@ def read_run(path: Path) -> FinishedRun:
     return FinishedRun(Path(path), config, metrics)
 
 
-def check_same(stored: RunConfig, asked: RunConfig) -> None:
+def check_same(stored: RunConfig, asked: RunConfig, finished: bool) -> None:
     """Raise BadInput, naming the first difference, unless both are the same run.
 
-    `MAY_DIFFER` names what may differ: `train.run` holds the images' content against the run's, and there may be more steps, not fewer.
+    `MAY_DIFFER` names what may differ: `train.run` holds the images' content against the run's, there may be more steps, not fewer, and where
+    nothing is left to compute the arithmetic is what it was.
     """
+    more = stored.steps is not None and (asked.steps is None or asked.steps > stored.steps)
+    refused = {"steps": not more, "precision": finished and not more}
     for name in RunConfig.model_fields:
         was, now = getattr(stored, name), getattr(asked, name)
-        allowed = name in MAY_DIFFER and (name != "steps" or was is not None and (now is None or now > was))
-        if was != now and not allowed:
+        if was != now and refused.get(name, name not in MAY_DIFFER):
             raise BadInput(f"{option(name)} {_shown(name, now)}: not allowed with --resume; this folder's run has {_shown(name, was)}; "
                            + ("give more, or all" if name == "steps" and was is not None else "give another folder for other settings"))
 

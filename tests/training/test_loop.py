@@ -1,6 +1,4 @@
 """One update: against a literal reference, and fit to be recorded as a graph although no GPU is needed to say so."""
-import shutil
-
 import pytest
 import torch
 from torch import nn
@@ -8,7 +6,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from m2kd_lite.method import losses
 from m2kd_lite.method.nets import IncrementalNet
-from m2kd_lite.training import device
 from m2kd_lite.training.loop import TrainingData, Update
 
 CLASSES, OLD, COUNT, BATCH = 6, 4, 24, 8
@@ -180,8 +177,7 @@ def test_bf16_keeps_fp32_weights_statistics_and_loss(images):
 
 
 @pytest.mark.system
-@pytest.mark.skipif(not any(map(shutil.which, device.compilers())), reason="there is no C++ compiler")
-def test_compiled_gradients_are_as_near_to_fp32_as_those_of_bf16(images):
+def test_compiled_gradients_are_as_near_to_fp32_as_those_of_bf16(images, compiler):
     found = {}
     for precision in ("fp32", "bf16", "bf16-compiled"):
         net = new_net()

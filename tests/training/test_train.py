@@ -3,7 +3,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -103,8 +102,7 @@ def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
 
 
 @pytest.mark.system
-@pytest.mark.skipif(not any(map(shutil.which, device.compilers())), reason="there is no C++ compiler")
-def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf16(tmp_path):
+def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf16(tmp_path, compiler):
     config = small_config("m2kd", precision="bf16-compiled")
     train.run(config, tmp_path / "whole")
     batches = iter(range(1000))
@@ -117,12 +115,16 @@ def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf
     assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(config))) == []
 
 
-def test_compiled_updates_need_a_cpu_and_a_compiler(monkeypatch):
+@pytest.mark.system
+def test_without_a_compiler_compiled_updates_are_refused_before_anything_is_written(tmp_path):
+    command = [sys.executable, "-m", "m2kd_lite.cli", "run", "--precision", "bf16-compiled", "--device", "cpu", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, env=os.environ | {"CXX": "false"}, capture_output=True, text=True)
+    assert done.returncode == 2 and "torch.compile needs a C++ compiler that works" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_compiled_updates_need_a_cpu(monkeypatch):
     config = small_config("m2kd", precision="bf16-compiled")
-    with monkeypatch.context() as changed:
-        changed.setattr(device.shutil, "which", lambda name: None)
-        with pytest.raises(BadInput, match="--precision bf16-compiled: not allowed without a C.. compiler"):
-            device.prepare_device(config)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(BadInput, match="--precision bf16-compiled: not allowed with --device cuda"):
@@ -137,8 +139,16 @@ def test_a_resumed_run_may_change_its_arithmetic_and_is_still_found_again(tmp_pa
     assert [(environment["precision"], environment["since"]["step"]) for environment in content["environments"]] == [("fp32", 1), ("bf16", 2)]
     assert any(event["text"].startswith("precision: fp32 so far, bf16 from here on") for event in said if event["event"] == "notice")
     assert bank.rows(content)[0]["precision"] == "mixed"
+    with pytest.raises(BadInput, match="--precision fp32: not allowed with --resume; this folder's run has bf16"):      # nothing is left to compute
+        train.run(small_config("m2kd"), tmp_path / "run", resume=True)
     run = read_run(tmp_path / "run")
     assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(run.config))) == []
+
+
+def test_the_steps_that_are_left_may_be_computed_in_other_arithmetic(tmp_path):
+    train.run(small_config("finetune", steps=1), tmp_path / "run")
+    content = train.run(small_config("finetune", steps=2, precision="bf16"), tmp_path / "run", resume=True)
+    assert [environment["precision"] for environment in content["environments"]] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize("has, vendor, expected", [
