@@ -17,6 +17,7 @@ from torch import Tensor
 
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.method import exemplars, metrics, targets
+from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank
 from m2kd_lite.training import recompute
 from m2kd_lite.training.rundir import FinishedRun, read_run
@@ -80,6 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = read_run(parser.parse_args().run)
+    if METHODS[run.config.method].decision != "nearest class mean":
+        parser.error(f"{run.path}: not a run of iCaRL, but of {run.config.method}")
     for variant in ("", *DECIDED):
         rows = asked_again(run, variant)
         steps = " ".join(f"{row['top1']:5.1f}" for row in rows)
