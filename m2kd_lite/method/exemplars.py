@@ -39,8 +39,8 @@ def check_budget(budget: int, classes: int) -> None:
         raise BadInput(f"--exemplars {budget}: not allowed; give {classes} or more, one for each of the {classes} classes")
 
 
-def _in_full(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """In fp32 whatever the run computes in: bf16 has three digits, and cosines that differ by less would be equal."""
+def in_fp32(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Computed in fp32 whatever the run computes in: bf16 has three digits, and cosines that differ by less would be equal."""
     @functools.wraps(function)
     def exact(*arguments: P.args, **named: P.kwargs) -> Tensor:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -66,7 +66,7 @@ def normalised_features(net: IncrementalNet, images: Images) -> Tensor:
     return F.normalize(torch.cat(rows))
 
 
-@_in_full
+@in_fp32
 def herding(features: Tensor, count: int) -> Tensor:
     """The images to keep, best first, so that any first part of the list is a good choice by itself.
 
@@ -107,14 +107,14 @@ def class_means(net: IncrementalNet, images: Tensor, labels: Tensor, classes: in
     return means_of(normalised_features(net, images) + normalised_features(net, images.flip(3)), labels, classes)
 
 
-@_in_full
+@in_fp32
 def means_of(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The direction of each class's mean: (classes, width) rows of length 1, from (N, width) features of classes 0..classes-1."""
     own = F.one_hot(labels, classes).to(features.dtype).T                                   # (classes, N)
     return F.normalize(own @ features)
 
 
-@_in_full
+@in_fp32
 def nearest(features: Tensor, means: Tensor, top: int = 5) -> Tensor:
     """The classes with the nearest means, best first: (N, min(top, classes)) int64.
 
