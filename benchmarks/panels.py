@@ -2,7 +2,7 @@
 
 First in a browser, where there is a Chromium: from the key that moves a slider until the new picture is decoded. Then in the kernel
 alone, where every figure is drawn anew. Each control's values are gone through, several times over. A panel keeps what it has drawn, and
-draws the next figure ahead; so in the browser the stepper is also asked for nothing but figures that it has not shown before.
+draws the likeliest next ones ahead; so in the browser the stepper is also asked for nothing but figures that it has not shown before.
 """
 from __future__ import annotations
 

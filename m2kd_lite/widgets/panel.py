@@ -1,8 +1,8 @@
 """A panel: labelled controls, a figure and a sentence that says what the figure shows.
 
 The figure and the sentence are pure functions of the controls' values; a callback calls them and nothing else. So what was drawn is
-kept, and while nobody waits the next figure is drawn ahead. Whatever is wrong with a choice is said in the place of the sentence, and
-the figure stays as it was.
+kept, and while nobody waits the likeliest next ones are drawn ahead. Whatever is wrong with a choice is said in the place of the
+sentence, and the figure stays as it was.
 """
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from m2kd_lite.widgets.names import Names
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
 KEPT = 64               # figures of a panel, of some 60 KB each
-PAUSE = 0.05            # seconds without a move until the next figure is drawn ahead
+SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider
+PAUSE = 0.05            # seconds without a move until a figure is drawn ahead, and between two of them, so that a move waits for one at most
 
 
 class Panel(ipywidgets.VBox):
@@ -76,19 +77,19 @@ class Panel(ipywidgets.VBox):
 
     def forget(self) -> None:
         """Draw every figure anew from now on, because what they show has changed."""
-        self._drawn.clear()
+        self._drawn = {}
 
     def _made(self, state: dict[str, Any]) -> tuple[str, str, str]:
         """Figure, table and sentence as HTML and text; those of the last `KEPT` states are kept."""
-        known = repr(state)
-        if known not in self._drawn:
+        known, drawn = repr(state), self._drawn         # another thread may make all be forgotten meanwhile, and this figure with it
+        if known not in drawn:
             with _uncollected():
                 figure, told = self._render(**state), self._describe(**state)
                 made = html_image(figure), scrolling(self._table(**state)) if self._table else "", told
-            if len(self._drawn) == KEPT:
-                del self._drawn[next(iter(self._drawn))]
-            self._drawn[known] = made
-        return self._drawn[known]
+            if len(drawn) == KEPT:
+                del drawn[next(iter(drawn))]
+            drawn[known] = made
+        return drawn[known]
 
     def say(self, sentence: str) -> None:
         """Put a sentence in the place of the one that describes the figure."""
@@ -96,29 +97,51 @@ class Panel(ipywidgets.VBox):
 
     def _changed(self, change: Any) -> None:
         self.redraw()
+        here, moved = self.state(), next(name for name, control in self.controls.items() if control is change.owner)
+        again = [here | {moved: value} for value in following(change.owner, change.old, change.new)]
+        self._draw_ahead(again + [here | {name: value} for name, control in self.controls.items()
+                                  if isinstance(control, SLIDERS) for value in beside(control)])
+
+    def _draw_ahead(self, likely: list[dict[str, Any]]) -> None:
+        """Draw, one in each pause, what the next move may ask for: first the same move once more, then one move of a slider."""
         if self._ahead:
             self._ahead.cancel()
-        with suppress(RuntimeError):            # no event loop, as in a script: nobody waits
-            self._ahead = asyncio.get_running_loop().call_later(PAUSE, self._draw_ahead, change)
+        self._ahead = None
+        likely = [state for state in likely if repr(state) not in self._drawn]
 
-    def _draw_ahead(self, change: Any) -> None:
-        """Draw what the same move, made once more, will ask for."""
-        name = next(name for name, control in self.controls.items() if control is change.owner)
-        with suppress(M2KDError):
-            for value in following(change.owner, change.old, change.new):
-                self._made(self.state() | {name: value})
+        def draw() -> None:
+            with suppress(M2KDError):
+                self._made(likely[0])
+            self._draw_ahead(likely[1:])
+
+        if likely:
+            with suppress(RuntimeError):        # no event loop, as in a script: nobody waits
+                self._ahead = asyncio.get_running_loop().call_later(PAUSE, draw)
 
 
 def following(control: ipywidgets.ValueWidget, old: Any, new: Any) -> list[Any]:
     """The value that a control has after another move like the one from `old` to `new`: at most one, none beyond its ends."""
-    if hasattr(control, "options"):             # choices, in their order; a pair is a label and its value
-        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
-        place = 2 * values.index(new) - values.index(old) if old in values else -1
-        return values[place:place + 1] if place >= 0 else []
-    if not hasattr(control, "max"):
+    values = values_of(control)
+    place = 2 * values.index(new) - values.index(old) if old in values and new in values else -1
+    return list(values[place:place + 1]) if place >= 0 else []
+
+
+def beside(control: ipywidgets.ValueWidget) -> list[Any]:
+    """The values that one move of a control away from its own leads to: at most two, the later one first."""
+    values = values_of(control)
+    if control.value not in values:
         return []
-    value = 2 * new - old
-    return [value] if control.min <= value <= control.max else []
+    place = values.index(control.value)
+    return [*values[place + 1:place + 2], *values[max(0, place - 1):place]]
+
+
+def values_of(control: ipywidgets.ValueWidget) -> Sequence[Any]:
+    """All values of a control that has them in an order: choices, and whole numbers; none of any other."""
+    if hasattr(control, "options"):             # a pair is a label and its value
+        return [option[1] if isinstance(option, tuple) else option for option in control.options]
+    if isinstance(control, ipywidgets.IntSlider):
+        return range(control.min, control.max + 1, control.step)
+    return []
 
 
 @contextmanager

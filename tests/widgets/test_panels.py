@@ -15,7 +15,7 @@ from m2kd_lite.method import losses, targets
 from m2kd_lite.pictures.plots import new_figure
 from m2kd_lite.training import train
 from m2kd_lite.widgets import painter, stepper, stream, targets as target_panel
-from m2kd_lite.widgets.panel import Panel, following
+from m2kd_lite.widgets.panel import Panel, beside, following
 
 
 @pytest.fixture(scope="module")
@@ -137,20 +137,48 @@ def test_only_so_many_figures_are_kept(monkeypatch):
     assert drawn == [1, 2, 3, 1]
 
 
-def test_the_next_figure_is_drawn_while_nobody_waits_and_no_other():
-    async def moved(*numbers):
+async def drawn_ahead(panel):
+    while panel._ahead:
+        await asyncio.sleep(0.01)
+
+
+def moved(*numbers, late=()):
+    """What the panel says, and what it drew, after the first moves without a pause and each late one when nothing is left to draw."""
+    async def moves():
         panel, slider, drawn = counted()
         for number in numbers:
             slider.value = number
-        await asyncio.sleep(0.3)
+        await drawn_ahead(panel)
+        for number in late:
+            slider.value = number
+            await drawn_ahead(panel)
         return panel.text.value, drawn
 
-    said, drawn = asyncio.run(moved(2))
-    assert "It is 2." in said and drawn == [1, 2, 3]
-    assert asyncio.run(moved(2, 3))[1] == [1, 2, 3, 4]              # in between there was no time
-    assert asyncio.run(moved(2, 1, 0))[1] == [1, 2, 0]              # nothing lies beyond an end
-    said, drawn = asyncio.run(moved(3, 4))
-    assert "It is 4." in said and drawn == [1, 3, 4, 5]             # what is not allowed is not said before it is asked for
+    return asyncio.run(moves())
+
+
+def test_the_likeliest_next_figures_are_drawn_while_nobody_waits_and_no_others():
+    said, drawn = moved(3)
+    assert "It is 3." in said and drawn == [1, 3, 5, 4, 2]          # the same move again, which is not allowed; then a step up and one down
+    assert moved(2, 3)[1] == [1, 2, 3, 4]                           # in between there was no time; 2 is kept
+    assert moved(2, 1, 0)[1] == [1, 2, 0]                           # nothing lies beyond an end
+    said, drawn = moved(3, 4)
+    assert "It is 4." in said and drawn == [1, 3, 4, 5, 5]          # what is not allowed is not said before it is asked for
+    assert moved(2, late=[3, 2, 1])[1] == [1, 2, 3, 4, 0]           # each is drawn once
+
+
+def test_a_move_waits_for_no_more_than_one_figure(monkeypatch):
+    monkeypatch.setattr("m2kd_lite.widgets.panel.PAUSE", 0.5)
+
+    async def moves():
+        panel, slider, drawn = counted()
+        slider.value = 3
+        while drawn[-1] == 3:                                       # until the first of three is drawn ahead
+            await asyncio.sleep(0.001)
+        slider.value = 0
+        return drawn[:]
+
+    assert asyncio.run(moves()) == [1, 3, 5, 0]
 
 
 def test_what_follows_a_move():
@@ -161,6 +189,12 @@ def test_what_follows_a_move():
     assert following(words, "a", "b") == ["c"] and following(words, "b", "c") == [] and following(words, "b", "a") == []
     assert following(pairs, 3, 2) == [1] and following(pairs, None, 2) == []
     assert following(ipywidgets.Checkbox(description="On"), False, True) == []
+
+
+def test_what_lies_beside_a_value():
+    places = {1: [2], 3: [4, 2], 5: [4]}
+    assert {place: beside(ipywidgets.IntSlider(place, 1, 5)) for place in places} == places
+    assert beside(ipywidgets.SelectionSlider(value=0.8, options=[("0.7", 0.7), ("0.8", 0.8)])) == [0.7]
 
 
 def test_a_control_without_a_label_is_refused():
