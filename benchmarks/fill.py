@@ -68,7 +68,7 @@ def grid(class_batch: int, *methods: str) -> tuple:
 
 
 # What may be remembered, where a drawing takes more than a digit: a painter, taught for a fifth of its epochs so that the run takes minutes,
-# and images. 200 are fewer bytes than the painter, 317 are as many, 500 are more.
+# and images. 200 are fewer bytes than the painter, 317 (three a class) nearly as many, 500 more.
 DRAWN = (("", PRIOR | dict(class_batch=20, method="dgm", generator_epochs=12)),
          *(("", PRIOR | dict(class_batch=20, method="icarl", exemplars=kept)) for kept in (317, 500)))
 GRID = ((grid(20, *CHAINS, "scaled", "ewc", "rwalk", *EXEMPLAR_METHODS), SEEDS), (DRAWN, SEEDS), (grid(10, *CHAINS, *EXEMPLAR_METHODS), SEEDS),
