@@ -23,7 +23,7 @@ from m2kd_lite.widgets.names import Names
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
 KEPT = 64               # figures of a panel, of some 60 KB each
-SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider
+SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider         # moved step by step: what lies beside their values is drawn ahead
 PAUSE = 0.05            # seconds without a move until a figure is drawn ahead, and between two of them, so that a move waits for one at most
 
 
@@ -97,10 +97,10 @@ class Panel(ipywidgets.VBox):
 
     def _changed(self, change: Any) -> None:
         self.redraw()
-        here, moved = self.state(), next(name for name, control in self.controls.items() if control is change.owner)
-        again = [here | {moved: value} for value in following(change.owner, change.old, change.new)]
-        self._draw_ahead(again + [here | {name: value} for name, control in self.controls.items()
-                                  if isinstance(control, SLIDERS) for value in beside(control)])
+        moved = next(name for name, control in self.controls.items() if control is change.owner)
+        likely = [(moved, value) for value in following(change.owner, change.old, change.new)]
+        likely += [(name, value) for name, control in self.controls.items() if isinstance(control, SLIDERS) for value in beside(control)]
+        self._draw_ahead([self.state() | {name: value} for name, value in dict.fromkeys(likely)])
 
     def _draw_ahead(self, likely: list[dict[str, Any]]) -> None:
         """Draw, one in each pause, what the next move may ask for: first the same move once more, then one move of a slider."""

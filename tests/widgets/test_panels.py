@@ -163,7 +163,7 @@ def test_the_likeliest_next_figures_are_drawn_while_nobody_waits_and_no_others()
     assert moved(2, 3)[1] == [1, 2, 3, 4]                           # in between there was no time; 2 is kept
     assert moved(2, 1, 0)[1] == [1, 2, 0]                           # nothing lies beyond an end
     said, drawn = moved(3, 4)
-    assert "It is 4." in said and drawn == [1, 3, 4, 5, 5]          # what is not allowed is not said before it is asked for
+    assert "It is 4." in said and drawn == [1, 3, 4, 5]             # what is not allowed is not said before it is asked for
     assert moved(2, late=[3, 2, 1])[1] == [1, 2, 3, 4, 0]           # each is drawn once
 
 
@@ -179,6 +179,39 @@ def test_a_move_waits_for_no_more_than_one_figure(monkeypatch):
         return drawn[:]
 
     assert asyncio.run(moves()) == [1, 3, 5, 0]
+
+
+def test_a_choice_is_drawn_ahead_only_where_the_same_move_leads():
+    drawn = []
+
+    def render(number, word):
+        drawn.append((number, word))
+        return new_figure("A figure of a number and a word")[0]
+
+    async def moves():
+        controls = {"number": ipywidgets.IntSlider(1, 1, 2, description="Number"),
+                    "word": ipywidgets.Dropdown(options=["a", "b", "c", "d"], description="Word")}
+        panel = Panel(controls, render, lambda number, word: f"It is {number} {word}.")
+        controls["word"].value = "b"
+        await drawn_ahead(panel)
+
+    asyncio.run(moves())
+    assert drawn == [(1, "a"), (1, "b"), (1, "c"), (2, "b")]
+
+
+def test_a_figure_that_became_stale_while_it_was_drawn_is_not_kept():
+    drawn = []
+
+    def render(number):
+        drawn.append(number)
+        if drawn == [1, 2]:
+            panel.forget()              # as when a training in the background ends
+        return new_figure(f"A figure of the number {number}")[0]
+
+    panel = Panel({"number": ipywidgets.IntSlider(1, description="Number")}, render, lambda number: f"It is {number}.")
+    for number in (2, 3, 2):
+        panel.controls["number"].value = number
+    assert drawn == [1, 2, 3, 2]
 
 
 def test_what_follows_a_move():
