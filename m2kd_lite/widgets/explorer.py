@@ -86,7 +86,7 @@ def table(results: Results, choice: Choice) -> str:
             continue
         last = [run[-1] | {"left": run[-1]["accuracy_by_step"][0], "added": run[-1]["bytes_total"] - run[0]["bytes_total"]}
                 for run in runs]
-        made |= {f"{row['device']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, revision {row['revision']}"
+        made |= {f"{row['precision']}, {row['device']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, revision {row['revision']}"
                  for row in last}
         cells = [choice.title(method) + _kept(choice, method), str(len(runs)),
                  *(_mean(last, name) for name in ("average_incremental_accuracy", "top1", "left", "forgetting")),

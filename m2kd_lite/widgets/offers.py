@@ -125,15 +125,16 @@ class Results:
     def read(self) -> None:
         """Read the banks, again if need be."""
         self.table = bank.load_all(*self.paths, *([self.local] if self.local.exists() else []))
-        self._runs: dict[tuple, list[dict]] = {}
-        for row in self.table.sort_values("step").to_dict("records"):
-            self._runs.setdefault(bank.key(row), []).append(row)
+        self._runs: dict[tuple, dict[str, list[dict]]] = {}             # by what is compared, then by arithmetic
+        rows = self.table.sort_values("step")
+        for row, precision in zip(rows.to_dict("records"), _compared_precision(rows), strict=True):
+            self._runs.setdefault(bank.key(row | {"precision": precision}), {}).setdefault(row["precision"], []).append(row)
 
     def runs(self, choice: Choice, method: str) -> list[list[dict]]:
         """The rows, one a step, of each run of a method that the choice asks for and that is there."""
         keys = [bank.key({"variant": "", "data_sha256": choice.offer.images, **choice.config(method, seed).model_dump()})
                 for seed in choice.seeds]
-        return [self._runs[key] for key in keys if key in self._runs]
+        return [run for key in keys for run in self._runs.get(key, {}).values()]
 
     def in_the_paper(self, choice: Choice, method: str) -> list[tuple[int, float]]:
         """(classes seen, top-1 in per cent) that the paper's Table 1 has for this choice; empty if it has none."""
@@ -166,6 +167,7 @@ def offers(table: pd.DataFrame, profile: str) -> dict[str, Offer]:
     here = table[table.profile == profile]
     found = {name: Offer(name, {"profile": profile}, "", "", *shape, _exemplars(here[here.dataset == name], name, profile))
              for name, shape in SHAPES.items()}
+    table = table.assign(precision=_compared_precision(table))
     whole = table[(table.variant == "") & (table.steps == "") & (table.precision != bank.MIXED)] if len(table) else table
     common = [name for name in bank.SETTINGS if name not in CONTROLLED + NOT_OF_ALL]
     images = whole.data_sha256.where(whole.dataset == "imagefolder", "") if len(whole) else []
@@ -182,6 +184,12 @@ def offers(table: pd.DataFrame, profile: str) -> dict[str, Offer]:
         if rows.method.nunique() >= FEWEST_METHODS and said:
             others[f"{_title(offer)}: {said}"] = offer
     return found | dict(sorted(others.items()))
+
+
+def _compared_precision(table: pd.DataFrame) -> pd.Series:
+    """Of each row, the arithmetic by which runs are told apart: its own where the images can be trained here, and any elsewhere. A run of hours
+    may have gone on in another than it began with."""
+    return table.precision.where(table.dataset.isin(EMBEDDED), paper.ANY_PRECISION)
 
 
 def _one_of_those_that_look(rows: pd.DataFrame, name: str) -> str:
@@ -223,5 +231,5 @@ def _differs(offer: Offer, profile: str) -> str:
     usual = plain.model_copy(update={"milestones": RunConfig.make({"profile": own, "epochs": epochs}).milestones})
     said = [f"profile {own}"] if own != profile or offer.dataset not in EMBEDDED else []
     said += [SAID.get(name, name.replace("_", " ") + " {}").format(value or "none") for name, value in offer.settings.items()
-             if name != "data_root" and str(bank.plain(getattr(usual, name))) != (value or "")]
+             if name != "data_root" and value != paper.ANY_PRECISION and str(bank.plain(getattr(usual, name))) != (value or "")]
     return ", ".join(said)

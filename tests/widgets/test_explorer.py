@@ -19,7 +19,7 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "data" / "paper"
 GLYPHS = Offer("glyphs", {"profile": "quick"}, class_batches=(5, 50))
-CIFAR = Offer("imagefolder", {"profile": "paper", "precision": "bf16", "data_root": "elsewhere"}, *next(iter(paper.KNOWN_IMAGES.items())))
+CIFAR = Offer("imagefolder", {"profile": "paper", "data_root": "elsewhere"}, *next(iter(paper.KNOWN_IMAGES.items())))
 
 
 def row(method, seed, top1, ratio=0.8, **more):
@@ -85,8 +85,8 @@ def test_what_is_in_the_banks_is_offered_by_name_and_what_cannot_be_trained_here
     results = Results(sorted((ROOT / "data" / "results").glob("*.csv")), ROOT / "nowhere.csv", PAPER)
     there = offers(results.table, "quick")
     assert list(there)[:2] == ["glyphs", "digits"]
-    small, whole, tenth = (next(offer for name, offer in there.items() if name.startswith(f"CIFAR-100: profile {profile}"))
-                           for profile in ("quick", "paper, bf16", "paper, 20 epochs"))
+    small, whole, recipe = (there[f"CIFAR-100: profile {said}"] for said in ("quick, 200 images a class", "paper", "icarl-recipe"))
+    tenth = next(offer for name, offer in there.items() if name.startswith("CIFAR-100: profile paper, 20 epochs"))
     assert small.exemplars == (200, 800) and small.five_steps == 20 and small.reported == whole.reported == tenth.reported == "cifar100"
     shown = Choice(small, ("lwf-mc", "m2kd-no-pruning", "icarl"), 20, 0.8, 800)
     told = describe(results, shown)
@@ -94,6 +94,9 @@ def test_what_is_in_the_banks_is_offered_by_name_and_what_cannot_be_trained_here
     assert "The paper's M²KD (no pruning) ends at 42.1 % (ResNet-32, 80 epochs a step)." in told and "not in the bank" not in told
     assert "(one run)" in describe(results, Choice(tenth, ("m2kd",), 20, 0.8))
     assert "(one run)" in describe(results, Choice(whole, ("m2kd-no-pruning",), 20, 0.8))
+    every = Choice(recipe, ("lwf-mc", "m2kd-no-pruning", "m2kd", "icarl"), 20, 0.8, 2000)
+    assert describe(results, every).count("(one run)") == 4 and "not in the bank" not in describe(results, every)
+    assert {"bf16-compiled", "mixed"} <= {words.split(", ")[0] for words in re.split(r"; |\. ", table(results, every))}
     other = Choice(small, ("lwf-mc",), 10, 0.8, 800)
     assert ("LwF-MC is not in the bank. What is not there: it cannot be trained here, for its images are not embedded"
             in describe(results, other))
@@ -116,7 +119,7 @@ def test_the_panel_offers_the_class_batches_and_exemplars_of_the_images_that_are
     assert panel.controls["exemplars"].value == 200
     panel.controls["dataset"].value = next(name for name in panel.offers if name.startswith("CIFAR-100: profile quick"))
     assert panel.controls["exemplars"].options == (200, 800) and panel.controls["class_batch"].value == 20
-    assert "iCaRL, 200 exemplars ends at" in panel.text.value and "CIFAR-100: profile quick, bf16" in panel.offers.__repr__()
+    assert "iCaRL, 200 exemplars ends at" in panel.text.value and "CIFAR-100: profile quick, 200 images a class" in panel.offers
     panel.controls["exemplars"].value = 800
     assert "iCaRL, 800 exemplars ends at" in panel.text.value
     panel.controls["class_batch"].value = 10
