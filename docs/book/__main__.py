@@ -32,7 +32,7 @@ CONTENTS = {
 PICTURES = {        # what a panel looks like, by the beginning of what its notebook keeps of it
     "Explorer(": (
         "explorer.png", "The explorer: controls for data set, class batch, pruning ratio, seed and methods; below them accuracy curves and "
-        "confusion matrices of three methods"),
+        "confusion matrices of four methods"),
     "Panel(children=(Play(": (
         "stepper.gif", "The reconstruction stepper: controls for model, layer and image; the weights that each of five models uses, and "
         "its answer to an image, equal to what the live network said"),
