@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
+from itertools import zip_longest
 from typing import Any
 
 import ipywidgets
@@ -23,7 +24,8 @@ from m2kd_lite.widgets.names import Names
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
 KEPT = 64               # figures of a panel, of some 60 KB each
-SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider         # moved step by step: what lies beside their values is drawn ahead
+SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider         # moved step by step: their other values are drawn ahead, the nearest first
+AHEAD = 8               # figures drawn ahead after a move, at most
 PAUSE = 0.05            # seconds without a move until a figure is drawn ahead, and between two of them, so that a move waits for one at most
 
 
@@ -99,11 +101,12 @@ class Panel(ipywidgets.VBox):
         self.redraw()
         moved = next(name for name, control in self.controls.items() if control is change.owner)
         likely = [(moved, value) for value in following(change.owner, change.old, change.new)]
-        likely += [(name, value) for name, control in self.controls.items() if isinstance(control, SLIDERS) for value in beside(control)]
-        self._draw_ahead([self.state() | {name: value} for name, value in dict.fromkeys(likely)])
+        others = [[(name, value) for value in nearest(control)] for name, control in self.controls.items() if isinstance(control, SLIDERS)]
+        likely += [move for moves in zip_longest(*others) for move in moves if move]
+        self._draw_ahead([self.state() | {name: value} for name, value in dict.fromkeys(likely)][:AHEAD])
 
     def _draw_ahead(self, likely: list[dict[str, Any]]) -> None:
-        """Draw, one in each pause, what the next move may ask for: first the same move once more, then one move of a slider."""
+        """Draw, one in each pause, what the next move may ask for: first the same move once more, then the sliders' other values."""
         if self._ahead:
             self._ahead.cancel()
         self._ahead = None
@@ -126,13 +129,13 @@ def following(control: ipywidgets.ValueWidget, old: Any, new: Any) -> list[Any]:
     return list(values[place:place + 1]) if place >= 0 else []
 
 
-def beside(control: ipywidgets.ValueWidget) -> list[Any]:
-    """The values that one move of a control away from its own leads to: at most two, the later one first."""
-    values = values_of(control)
+def nearest(control: ipywidgets.ValueWidget) -> list[Any]:
+    """The other values of a control, from the nearest to the furthest; of two that are as near, the later one first."""
+    values = list(values_of(control))
     if control.value not in values:
         return []
     place = values.index(control.value)
-    return [*values[place + 1:place + 2], *values[max(0, place - 1):place]]
+    return [values[other] for other in sorted(range(len(values)), key=lambda other: (abs(other - place), -other))[1:]]
 
 
 def values_of(control: ipywidgets.ValueWidget) -> Sequence[Any]:
