@@ -245,12 +245,19 @@ def recipe_claims(table, reported):
     }
 
 
+def first_step_rows():
+    """The table of first steps: what is changed in `icarl-recipe`, and accuracy."""
+    recipe = dict(method="m2kd-no-pruning", epochs=70, milestones="49,63", augment="flip", weight_decay=2e-5, prior=0.05, normaliser="all")
+    words = dict(augment="{}s", weight_decay="weight decay {:.0e}", prior="outputs that begin at {:g}")
+    for row in bank_of("step1.csv").itertuples():
+        assert (row.variant, row.precision, row.seed, row.step) == ("", "bf16", 0, 1)
+        changed = [words[name].format(getattr(row, name)).replace("e-0", "e-") for name, usual in recipe.items() if getattr(row, name) != usual]
+        yield f"| {', '.join(changed) or 'nothing'} | {row.top1:.1f} |"
+
+
 def test_the_table_of_the_first_step_is_the_bank_s():
-    rows = list(bank_of("step1.csv").itertuples())
-    assert len(rows) >= 2
-    for row in rows:
-        assert re.search(rf"^\| {row.weight_decay:.0e}[^|]* \| {row.top1:.1f} \|$".replace("e-0", "e-"), MEASURED.read_text(), re.M), row
-        assert (row.step, row.prior, row.epochs, row.milestones, row.augment) == (1, 0.05, 70, "49,63", "flip")
+    rows = list(first_step_rows())
+    assert "| nothing | 82.2 |" in rows and not [row for row in rows if row not in MEASURED.read_text()]
 
 
 def test_runs_in_two_banks_made_by_two_revisions_are_the_same():
