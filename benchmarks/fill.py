@@ -157,7 +157,7 @@ def main() -> None:
     rows = [] if table is None else table.to_dict("records")
     there = {bank.key(row) for row in rows}
     runs = [(variant, RunConfig.make(settings | {"seed": seed})) for some, seeds in BANKS[asked.bank] for seed in seeds for variant, settings in some]
-    wanted = {known_by(*run): run for run in runs}          # in this order
+    wanted = {known_by(*run): run for run in runs}          # in this order, each once: two lists of the grid share M²KD at the profile's ratio
     missing = [run for known, run in wanted.items() if known not in there]
     print(f"{asked.bank}: {len(wanted) - len(missing)} of {len(wanted)} runs are there", flush=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}       # read by the workers when they load torch
