@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from html import escape
-from itertools import zip_longest
 from typing import Any
 
 import ipywidgets
@@ -24,8 +24,7 @@ from m2kd_lite.widgets.names import Names
 WIDTH = "60em"          # of a panel
 LABEL, CONTROL = "7em", "23em"      # of a control's label; of the whole of it
 KEPT = 64               # figures of a panel, of some 60 KB each
-SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider         # moved step by step: their other values are drawn ahead, the nearest first
-AHEAD = 8               # figures drawn ahead after a move, at most
+SLIDERS = ipywidgets.IntSlider, ipywidgets.SelectionSlider         # moved step by step: what lies beside their values is drawn ahead
 PAUSE = 0.05            # seconds without a move until a figure is drawn ahead, and between two of them, so that a move waits for one at most
 
 
@@ -63,7 +62,9 @@ class Panel(ipywidgets.VBox):
         flowing = [ipywidgets.Box([self.controls[name] for name in row], layout={"flex_flow": "row wrap"})
                    for row in rows or [list(self.controls)]]
         super().__init__([*above, *flowing, self.text, self.figure, self.table, *below, Names()], layout={"max_width": WIDTH})
+        _spare_what_is_loaded()
         self.redraw()
+        self._draw_ahead(self._after(self._moves()))            # the first move is not to wait either
 
     def state(self) -> dict[str, Any]:
         """What the controls say."""
@@ -85,9 +86,8 @@ class Panel(ipywidgets.VBox):
         """Figure, table and sentence as HTML and text; those of the last `KEPT` states are kept."""
         known, drawn = repr(state), self._drawn         # another thread may make all be forgotten meanwhile, and this figure with it
         if known not in drawn:
-            with _uncollected():
-                figure, told = self._render(**state), self._describe(**state)
-                made = html_image(figure), scrolling(self._table(**state)) if self._table else "", told
+            figure, told = self._render(**state), self._describe(**state)
+            made = html_image(figure), scrolling(self._table(**state)) if self._table else "", told
             if len(drawn) == KEPT:
                 del drawn[next(iter(drawn))]
             drawn[known] = made
@@ -101,12 +101,18 @@ class Panel(ipywidgets.VBox):
         self.redraw()
         moved = next(name for name, control in self.controls.items() if control is change.owner)
         likely = [(moved, value) for value in following(change.owner, change.old, change.new)]
-        others = [[(name, value) for value in nearest(control)] for name, control in self.controls.items() if isinstance(control, SLIDERS)]
-        likely += [move for moves in zip_longest(*others) for move in moves if move]
-        self._draw_ahead([self.state() | {name: value} for name, value in dict.fromkeys(likely)][:AHEAD])
+        self._draw_ahead(self._after([*likely, *self._moves()]))
+
+    def _moves(self) -> list[tuple[str, Any]]:
+        """One move of each slider: its name and the value that it has then."""
+        return [(name, value) for name, control in self.controls.items() if isinstance(control, SLIDERS) for value in beside(control)]
+
+    def _after(self, moves: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+        """What the controls say after each of these moves; after the same one once."""
+        return [self.state() | {name: value} for name, value in dict.fromkeys(moves)]
 
     def _draw_ahead(self, likely: list[dict[str, Any]]) -> None:
-        """Draw, one in each pause, what the next move may ask for: first the same move once more, then the sliders' other values."""
+        """Draw, one in each pause, what the next move may ask for: first the same move once more, then one move of a slider."""
         if self._ahead:
             self._ahead.cancel()
         self._ahead = None
@@ -129,13 +135,13 @@ def following(control: ipywidgets.ValueWidget, old: Any, new: Any) -> list[Any]:
     return list(values[place:place + 1]) if place >= 0 else []
 
 
-def nearest(control: ipywidgets.ValueWidget) -> list[Any]:
-    """The other values of a control, from the nearest to the furthest; of two that are as near, the later one first."""
-    values = list(values_of(control))
+def beside(control: ipywidgets.ValueWidget) -> list[Any]:
+    """The values that one move of a control away from its own leads to: at most two, the later one first."""
+    values = values_of(control)
     if control.value not in values:
         return []
     place = values.index(control.value)
-    return [values[other] for other in sorted(range(len(values)), key=lambda other: (abs(other - place), -other))[1:]]
+    return [*values[place + 1:place + 2], *values[max(0, place - 1):place]]
 
 
 def values_of(control: ipywidgets.ValueWidget) -> Sequence[Any]:
@@ -147,20 +153,15 @@ def values_of(control: ipywidgets.ValueWidget) -> Sequence[Any]:
     return []
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Leaves garbage where it is for as long as somebody waits for a figure.
+@cache
+def _spare_what_is_loaded() -> None:
+    """Let the garbage collector go past what is loaded, once a process.
 
-    A figure is tens of thousands of objects, so that Python went through all objects of the kernel, torch's included, at every tenth
-    move of a slider; that took longer than the figure. So many collections are now one, of the figure's own objects, after the move.
+    A figure is tens of thousands of objects, so that Python goes through all objects of the kernel, torch's included, at every tenth move of a
+    slider; that takes longer than the figure. What is loaded by then is hardly ever garbage.
     """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def scrolling(table: str) -> str:
