@@ -10,6 +10,7 @@ import os
 import queue
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 
 from m2kd_lite.config import RunConfig
@@ -19,6 +20,7 @@ from m2kd_lite.events import OnEvent
 from m2kd_lite.files import places
 from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank, claims, paper, report
+from m2kd_lite.sweeps.cell import end_with_parent
 from m2kd_lite.training.progress import in_words
 from m2kd_lite.training.rundir import FinishedRun, check_same, is_finished, read_run
 
@@ -71,7 +73,9 @@ def _run_all(configs: list[RunConfig], out: Path, on_event: OnEvent) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")           # for the kernels, which are begun by the workers
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn, begun = multiprocessing.get_context("spawn"), time.monotonic()
-    with spawn.Manager() as manager, ProcessPoolExecutor(workers, spawn) as pool:
+    manager = SyncManager(ctx=spawn)
+    manager.start(end_with_parent)
+    with manager, ProcessPoolExecutor(workers, spawn, end_with_parent) as pool:
         said = manager.Queue()
         pending = {pool.submit(_run, config, METHODS[config.method].title, out, said): config for config in configs}
         while pending:

@@ -58,9 +58,12 @@ def prepare_worker(started, threads: int, gpus: int) -> None:
     if gpus:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number % gpus]
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From now on this process, begun by another of multiprocessing's, ends with that one, even if that is killed. Its kernel then ends too."""
+    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def _end_after(parent) -> None:

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import nbformat
+import psutil
 import pytest
 from conftest import small_config
+from sweeps.test_sweep import until
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite.course import demo, notebook
@@ -95,6 +97,16 @@ def test_the_demo_says_what_comes_and_a_second_call_runs_nothing_again(tmp_path)
     second = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
     assert second.stderr.count("already finished") == 4 and "runs of notebooks" not in second.stderr
     assert (tmp_path / "demo" / "m2kd" / "metrics.json").read_bytes() == kept
+
+
+def test_nothing_is_left_over_of_a_demonstration_that_is_killed(tmp_path):
+    process = psutil.Popen([sys.executable, "-m", "m2kd_lite.cli", "demo", "--out", str(tmp_path / "demo")], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+    until(lambda: list((tmp_path / "demo").glob("*/events.jsonl")))         # a kernel is at work
+    family = process.children(recursive=True)
+    process.kill()
+    process.wait()
+    assert len(family) >= 4 and not psutil.wait_procs(family, timeout=60)[1]
 
 
 def test_the_demos_setting_is_in_its_bank_with_every_seed_that_is_reported():
