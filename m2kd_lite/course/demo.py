@@ -20,7 +20,6 @@ from m2kd_lite.events import OnEvent
 from m2kd_lite.files import places
 from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank, claims, paper, report
-from m2kd_lite.sweeps.cell import end_with_parent
 from m2kd_lite.training.progress import in_words
 from m2kd_lite.training.rundir import FinishedRun, check_same, is_finished, read_run
 
@@ -74,8 +73,8 @@ def _run_all(configs: list[RunConfig], out: Path, on_event: OnEvent) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     spawn, begun = multiprocessing.get_context("spawn"), time.monotonic()
     manager = SyncManager(ctx=spawn)
-    manager.start(end_with_parent)
-    with manager, ProcessPoolExecutor(workers, spawn, end_with_parent) as pool:
+    manager.start(notebook.end_with_parent)
+    with manager, ProcessPoolExecutor(workers, spawn, notebook.end_with_parent) as pool:
         said = manager.Queue()
         pending = {pool.submit(_run, config, METHODS[config.method].title, out, said): config for config in configs}
         while pending:

@@ -7,9 +7,11 @@ import hashlib
 import inspect
 import json
 import logging
+import multiprocessing
 import os
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,16 @@ def execute(config: RunConfig, out: Path, target: Path, on_event: OnEvent = igno
         unfinished.unlink(missing_ok=True)
         log.removeHandler(lines)
         log.level, log.propagate = kept
+
+
+def end_with_parent() -> None:
+    """From now on a process of multiprocessing's ends with the one that began it, even if that is killed; and a kernel of its own ends then, too."""
+    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_after(parent) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _private_line(folder: str):

@@ -11,10 +11,8 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,17 +56,7 @@ def prepare_worker(started, threads: int, gpus: int) -> None:
     if gpus:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number % gpus]
-    end_with_parent()
-
-
-def end_with_parent() -> None:
-    """From now on this process, begun by another of multiprocessing's, ends with that one, even if that is killed. Its kernel then ends too."""
-    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_after(parent) -> None:
-    parent.join()
-    os._exit(1)
+    notebook.end_with_parent()
 
 
 def is_finished(folder: Path) -> bool:
