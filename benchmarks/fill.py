@@ -59,9 +59,9 @@ RATIOS = (0.8, 0.6, 0.7, 0.75, 0.9)
 CHAINS = ("finetune", "lwf-mc", M2KD)
 
 
-def grid(class_batch: int, *methods: str) -> tuple:
+def grid(class_batch: int, *methods: str, start: dict = PRIOR) -> tuple:
     """These methods, with the profile `quick`."""
-    return tuple(("", PRIOR | dict(class_batch=class_batch, method=method)) for method in methods)
+    return tuple(("", start | dict(class_batch=class_batch, method=method)) for method in methods)
 
 
 def ratios(class_batch: int) -> tuple:
@@ -115,11 +115,11 @@ FIRST_STEPS = tuple((variant, dict(method=method, class_batch=20, steps=1) | cha
 WHOLE = tuple(("", dict(method=method, class_batch=batch) | change)
               for batch in (20, 10) for change in (PRIOR, HALF) for method in JUDGES)
 # Every method as it was before; after is in the grid. (Scaled has a softmax, and no such start.)
-REPORTED = tuple(("", dict(method=method, class_batch=20) | HALF) for method in
-                 ("finetune", *JUDGES, "icarl", "ewc", "rwalk", "icarl-aux", "icarl-m2kd", "joint"))
+REPORTED = (*grid(20, *CHAINS, "m2kd", "ewc", "rwalk", *EXEMPLAR_METHODS, "joint", start=HALF),
+            *(run for batch in (50, 10, 5) for run in grid(batch, *CHAINS, "m2kd", start=HALF)))
 DECIDING = (10, 11, 12)
 # Rows of our own, composed of others: a method decides as Scaled does, or after weight aligning. They are trained as the method is, so that
-# one run is asked for both. Or its main head is LUCIR's. Beside them, Scaled itself.
+# one run is asked for both. Or its main head is LUCIR's.
 DECISIONS = ("rescaled", "aligned")
 COSINE = "cosine head"
 
@@ -129,7 +129,7 @@ def composed(settings: dict) -> tuple:
     return tuple((variant, settings | dict(method=method)) for method in (M2KD, "lwf-mc", "m2kd") for variant in (DECISIONS[0], COSINE))
 
 
-COMPOSED = (*composed(PRIOR | dict(class_batch=20)), ("", PRIOR | dict(class_batch=20, method="scaled")))
+COMPOSED = composed(PRIOR | dict(class_batch=20))
 # Every method where a run takes seconds: two digits a step. 50 exemplars are five a class at the end.
 DIGITS = dict(dataset="digits", class_batch=2) | PRIOR
 MEMORIES = (*(("", DIGITS | dict(method=method)) for method in ("finetune", "lwf-mc", M2KD, "m2kd", "joint", "scaled", "ewc", "rwalk", "dgm")),

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.fill import CANDIDATES, DECIDING, JUDGES, PRIOR, SEEDS
-from m2kd_lite.config import METHOD_NAMES
+from m2kd_lite.config import METHOD_NAMES, PROFILES
 from m2kd_lite.method.table import METHODS, title_of
 from m2kd_lite.pictures import plots
 from m2kd_lite.pictures.explorer import Curve, explored
@@ -30,7 +30,8 @@ def runs() -> pd.DataFrame:
     table = bank.load_all(RESULTS / "glyphs_grid.csv", RESULTS / "start.csv")
     table = table.assign(steps=table.steps.astype(str))
     ratio = table.class_batch.map(lambda batch: 0.8 if batch >= 20 else 0.75)           # of section 4.1
-    table = table[(table.dataset == "glyphs") & (table.precision == "fp32") & ((table.method != "m2kd") | (table.pruning_ratio == ratio))]
+    usual = ((table.method != "m2kd") | (table.pruning_ratio == ratio)) & table.exemplars.isin([0, PROFILES["quick"]["exemplars"]])
+    table = table[(table.dataset == "glyphs") & (table.precision == "fp32") & usual]
     return pd.concat([of_run(rows) for _, rows in table.groupby([table.apply(bank.key, axis=1)])], ignore_index=True)
 
 
@@ -114,7 +115,7 @@ def table_of_the_readme(table: pd.DataFrame) -> list[str]:
 
 def figure() -> Figure:
     """The README's: the reported seeds with the start that was taken, as the explorer draws them."""
-    rows = bank.load(RESULTS / "start.csv").sort_values("step")
+    rows = bank.load(RESULTS / "glyphs_grid.csv").sort_values("step")
     curves, counts = {}, {}
     for method in SHOWN:
         own = rows[(rows.method == method) & (rows.prior == PRIOR["prior"]) & (rows.steps.astype(str) == "") & rows.seed.isin(SEEDS)]

@@ -34,7 +34,7 @@ def lessons() -> Path:
 
 
 def find(name: str) -> Path:
-    """A file or folder of the project, as "data/results/lab.csv": of the lessons one works in, or as it came with the package.
+    """A file or folder of the project, as "data/results/lessons.csv": of the lessons one works in, or as it came with the package.
 
     Raises
     ------

@@ -118,7 +118,6 @@ def explorer(methods: Sequence[str] = ("finetune", "lwf-mc", "m2kd"), profile: s
         RunConfig.make(dict(method=method, profile=profile))
     results, reported, runs = ((Path(root) / name for name in ("data/results", "data/paper", "runs")) if root else
                                (places.find("data/results"), places.find("data/paper"), places.runs()))
-    # Backwards: of a run in glyphs_grid and in glyphs_quick, the one in glyphs_grid counts, which has its confusion matrix.
     banks = sorted(results.glob("*.csv"), reverse=True)
     return Explorer(Results(banks, runs / "results.csv", reported), methods, profile)
 

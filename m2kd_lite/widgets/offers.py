@@ -27,7 +27,7 @@ CONTROLLED = ("method", "dataset", "class_batch", "pruning_ratio", "exemplars", 
 NOT_OF_ALL = ("finetune_epochs", "alpha", "lambda_aux")         # at which some methods do not look
 # How a setting is said beside a data set's name; others by their own name.
 SAID = {"epochs": "{} epochs", "finetune_epochs": "{} epochs after a prune", "train_per_class": "{} images a class",
-        "precision": "{}", "backbone": "{}"}
+        "precision": "{}", "backbone": "{}", "prior": "outputs begin at {}"}
 FEWEST_METHODS = 2          # an offer is for comparing
 
 

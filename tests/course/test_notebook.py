@@ -113,7 +113,7 @@ def test_the_demos_setting_is_in_its_bank_with_every_seed_that_is_reported():
     measured = bank.load(places.find(demo.BANK))
     for method in demo.SHOWN:
         found = paper.runs(measured, RunConfig.make(demo.SETTING | {"method": method}))
-        assert set(demo.SEEDS) <= {run[0]["seed"] for run in found} and all(len(run) == 5 for run in found)
+        assert {run[0]["seed"] for run in found} == {0, 1, 2} and all(len(run) == 5 for run in found)
 
 
 def test_the_demos_runs_are_expected_on_the_first_core_that_is_free():

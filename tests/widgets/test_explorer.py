@@ -85,7 +85,7 @@ def test_what_is_in_the_banks_is_offered_by_name_and_what_cannot_be_trained_here
     results = Results(sorted((ROOT / "data" / "results").glob("*.csv")), ROOT / "nowhere.csv", PAPER)
     there = offers(results.table, "quick")
     assert list(there)[:2] == ["glyphs", "digits"]
-    small, whole, recipe = (there[f"CIFAR-100: profile {said}"] for said in ("quick, 200 images a class", "paper", "icarl-recipe"))
+    small, whole, recipe = (there[f"CIFAR-100: profile {said}"] for said in ("quick, outputs begin at 0.5, 200 images a class", "paper", "icarl-recipe"))
     tenth = next(offer for name, offer in there.items() if name.startswith("CIFAR-100: profile paper, 20 epochs"))
     assert small.exemplars == (200, 800) and small.five_steps == 20 and small.reported == whole.reported == tenth.reported == "cifar100"
     shown = Choice(small, ("lwf-mc", "m2kd-no-pruning", "icarl"), 20, 0.8, 800)
@@ -119,7 +119,7 @@ def test_the_panel_offers_the_class_batches_and_exemplars_of_the_images_that_are
     assert panel.controls["exemplars"].value == 200
     panel.controls["dataset"].value = next(name for name in panel.offers if name.startswith("CIFAR-100: profile quick"))
     assert panel.controls["exemplars"].options == (200, 800) and panel.controls["class_batch"].value == 20
-    assert "iCaRL, 200 exemplars ends at" in panel.text.value and "CIFAR-100: profile quick, 200 images a class" in panel.offers
+    assert "iCaRL, 200 exemplars ends at" in panel.text.value and "CIFAR-100: profile quick, outputs begin at 0.5, 200 images a class" in panel.offers
     panel.controls["exemplars"].value = 800
     assert "iCaRL, 800 exemplars ends at" in panel.text.value
     panel.controls["class_batch"].value = 10
