@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.fill import CANDIDATES, DECIDING, JUDGES, PRIOR, SEEDS
-from m2kd_lite.config import METHOD_NAMES, PROFILES
+from m2kd_lite.config import METHOD_NAMES, PROFILES, RunConfig
 from m2kd_lite.method.table import METHODS, title_of
 from m2kd_lite.pictures import plots
 from m2kd_lite.pictures.explorer import Curve, explored
-from m2kd_lite.results import bank
+from m2kd_lite.results import bank, paper
 
 RESULTS = Path(__file__).parents[1] / "data" / "results"
 NAMES = ("today's: one half", "a prior of 0.05", "a prior of 0.01", "`--normaliser seen`", "rate warmed up over two epochs",
@@ -115,11 +115,10 @@ def table_of_the_readme(table: pd.DataFrame) -> list[str]:
 
 def figure() -> Figure:
     """The README's: the reported seeds with the start that was taken, as the explorer draws them."""
-    rows = bank.load(RESULTS / "glyphs_grid.csv").sort_values("step")
+    measured = bank.load(RESULTS / "glyphs_grid.csv")
     curves, counts = {}, {}
     for method in SHOWN:
-        own = rows[(rows.method == method) & (rows.prior == PRIOR["prior"]) & (rows.steps.astype(str) == "") & rows.seed.isin(SEEDS)]
-        each = [run.to_dict("records") for _, run in own.groupby("seed")]
+        each = paper.runs(measured, RunConfig.make(PRIOR | {"method": method, "class_batch": 20}))
         curves[title_of(method, 0.8)] = Curve.of_runs(METHOD_NAMES.index(method), each)
         counts[METHODS[method].title] = sum(bank.confusion_matrix(run[-1]["confusion"]) for run in each)
     return explored(curves, counts, 20, "glyphs, 20 new classes a step: means of three seeds, ± standard deviation")

@@ -531,6 +531,10 @@ def test_what_is_said_of_the_demonstration_holds_with_every_seed():
     table = start.runs()
     said, rows = " ".join(README.read_text().split()), start.table_of_the_readme(table)
     assert len(rows) == 4 and not [row for row in rows if row not in README.read_text()], "\n".join(rows)
+    lines = {line.get_label(): line for line in start.figure().axes[0].lines}
+    drawn = {method: lines[title_of(method, 0.8)] for method in start.SHOWN}        # in the picture above the table
+    assert all(list(line.get_xdata()) == [20, 40, 60, 80, 100] for line in drawn.values())
+    assert all(f"| `{method}` | " in row and f" | {line.get_ydata()[-1]:.1f} ± " in row for (method, line), row in zip(drawn.items(), rows, strict=True))
     rows = table[(table.steps == "") & table.seed.isin([0, 1, 2]) & (table.begin == start.chosen(table)) & (table.class_batch == 20)]
     chain, whole, pruned = (rows[rows.method == method].set_index("seed").sort_index() for method in start.JUDGES)
     for words, measure in (("on average (by {} points)", "average"), ("after the last step (by {})", "top1"),

@@ -18,7 +18,7 @@ from m2kd_lite.method.table import METHODS, title_of
 from m2kd_lite.pictures.explorer import Curve
 from m2kd_lite.results import bank
 
-# The paper gives one number each, without a spread. Over three seeds of ours, averages have standard deviations of 0.3 to 1.5 points
+# The paper gives one number each, without a spread. Over three seeds of ours, averages have standard deviations of 0.7 to 2.5 points
 # (data/results/glyphs_grid.csv, 20 classes a step): what is about as near as that is the same number.
 REPRODUCED_POINTS = 1.0
 # Section 4.4 calls "around 3%" a "marginal performance variation".

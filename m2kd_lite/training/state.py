@@ -83,7 +83,8 @@ class State:
     def new(cls, config: RunConfig, method: Method, stream: ClassStream, device: torch.device) -> State:
         """Before step 1: a network without outputs, normalised for the first step's images, all weights free."""
         channels = stream.train_images.shape[1]
-        net = IncrementalNet(config.backbone, channels, method.auxiliary, config.seed, config.prior, method.cosine)
+        prior = 0.5 if method.softmax else config.prior         # a softmax does not see what all of its outputs have in common
+        net = IncrementalNet(config.backbone, channels, method.auxiliary, config.seed, prior, method.cosine)
         net.set_pixel_statistics(stream.train(1)[0])
         net.to(device)
         past = snapshots.Snapshots(config.backbone, channels, method.auxiliary, cosine=method.cosine, notes={
