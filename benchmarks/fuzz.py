@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks import table
+from benchmarks.memory import peak_mb
 from benchmarks.table import Row
 from m2kd_lite.config import RunConfig
 from m2kd_lite.course.student import student_version
@@ -252,7 +253,7 @@ def fuzz_all(seconds: float) -> Iterator[Row]:
                     break
         yield Row("files read under fuzz", count, "files", "",
                   f"{len(every)} kinds, {number} rounds, {seconds:.0f} s; none raised what is not ours")
-        yield Row("  most memory meanwhile", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB", "<= 2048")
+        yield Row("  most memory meanwhile", peak_mb(), "MB", "<= 2048")
 
 
 if __name__ == "__main__":

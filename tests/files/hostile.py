@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from benchmarks.memory import peak_mb
 from m2kd_lite import data
 from m2kd_lite.course.student import student_version
 from m2kd_lite.data.decode import decode_many
@@ -290,7 +291,7 @@ def main(folder: Path) -> dict[str, dict]:
         except BaseException as error:
             outcome, kind = repr(error)[:300], "not ours"
         outcomes[name] = {"seconds": round(time.monotonic() - begun, 1), "kind": kind, "text": outcome, "bytes": size,
-                          "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+                          "peak_mb": peak_mb()}
     return outcomes
 
 
