@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
@@ -67,20 +68,26 @@ def images():
     return (torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.arange(24) % 6)
 
 
-def built_by(script, folder):
-    """The folder that a script of docs/ has filled."""
-    done = subprocess.run([sys.executable, Path(__file__).parents[1] / "docs" / script, folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def built_by(script, tmp_path_factory):
+    """The folder that a script of docs/ has filled, once for all workers of a session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"built-{script}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            building = folder.with_suffix(".building")
+            done = subprocess.run([sys.executable, Path(__file__).parents[1] / "docs" / script, building], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            building.rename(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def slides(tmp_path_factory):
-    """The talks that `make slides` makes, once a session."""
-    return built_by("slides", tmp_path_factory.mktemp("talks") / "slides")
+    """The talks that `make slides` makes."""
+    return built_by("slides", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def book(tmp_path_factory):
-    """The site that `make book` makes, built once a session; a warning of Sphinx's is an error there."""
-    return built_by("book", tmp_path_factory.mktemp("site") / "book")
+    """The site that `make book` makes; a warning of Sphinx's is an error there."""
+    return built_by("book", tmp_path_factory)
