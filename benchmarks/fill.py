@@ -22,8 +22,9 @@ from unittest import mock
 from benchmarks import traps
 from m2kd_lite import data
 from m2kd_lite.config import EXEMPLAR_METHODS, RunConfig
+from m2kd_lite.course import notebook
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.errors import LayerExhausted
+from m2kd_lite.errors import BadInput, LayerExhausted
 from m2kd_lite.method import nets
 from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank
@@ -161,11 +162,11 @@ def main() -> None:
     missing = [run for known, run in wanted.items() if known not in there]
     print(f"{asked.bank}: {len(wanted) - len(missing)} of {len(wanted)} runs are there", flush=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}       # read by the workers when they load torch
-    with ProcessPoolExecutor(asked.workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(asked.workers, multiprocessing.get_context("spawn"), notebook.end_with_parent) as pool:
         for done, future in enumerate(as_completed([pool.submit(measure, *run) for run in missing]), 1):
             try:
                 new = future.result()
-            except LayerExhausted as error:
+            except (LayerExhausted, BadInput) as error:         # the weights do not last; or another process makes this run
                 print(f"{done}/{len(missing)} cannot be run: {error}", flush=True)
                 continue
             rows += new
