@@ -389,7 +389,7 @@ def drawn_rows():
     """Glyphs by 20 with a prior: name to the last rows of three seeds."""
     table = pd.concat([bank_of("composed.csv"), bank_of("glyphs_grid.csv")])
     end = table[(table.class_batch == 20) & (table.step == 5) & ((table.pruning_ratio == 0.8) | (table.method != "m2kd"))]
-    kinds = [("finetune", 0, ""), *((method, 0, variant) for method in ("lwf-mc", "m2kd-no-pruning", "m2kd") for variant in ("", "cosine head")),
+    kinds = [("finetune", 0, ""), *((method, 0, variant) for method in ("lwf-mc", "m2kd-no-pruning", "m2kd") for variant in ("", "rescaled", "aligned", "cosine head")),
              ("scaled", 0, ""), ("dgm", 0, ""), *(("icarl", kept, "") for kept in (200, 317, 500))]
     return {kind: end[(end.method == kind[0]) & (end.exemplars == kind[1]) & (end.variant == kind[2])].set_index("seed").sort_index()
             for kind in kinds}
@@ -412,6 +412,20 @@ def test_the_table_of_the_cosine_head_is_the_bank_s_and_the_words_agree():
     assert f"above LwF-MC with every seed, by {span(ahead[0])} points, and with pruning still by {span(ahead[1])}" in said
     scaled = average["m2kd-no-pruning", 0, "cosine head"] - average["scaled", 0, ""]
     assert (scaled > 0).all() and f"above Scaled with every seed, by {span(scaled)} points of the average. The paper" in said
+    three = ("lwf-mc", "m2kd-no-pruning", "m2kd")
+    aligned, rescaled = ({method: [getattr(rows[method, 0, variant], column) - getattr(rows[method, 0, ""], column)
+                                   for column in ("average_incremental_accuracy", "top1")] for method in three} for variant in ("aligned", "rescaled"))
+    assert all((points > 0).all() for both in aligned.values() for points in both)
+    assert (f"{span(pd.concat([average for average, _ in aligned.values()]))} points of the average and {span(pd.concat([last for _, last in aligned.values()]))} "
+            "of the last accuracy") in said
+    assert (rescaled["lwf-mc"][0] > 0).all() and f"It gains LwF-MC {span(rescaled['lwf-mc'][0])} points of the average" in said
+    assert f"all three end {span(-pd.concat([last for _, last in rescaled.values()]))} points lower" in said
+    assert (rescaled["m2kd"][0] < 0).all() and (rescaled["m2kd-no-pruning"][0] < 0).sum() == 2
+    below = pd.concat([average["scaled", 0, ""] - average[method, 0, variant] for method in three for variant in ("rescaled", "aligned")])
+    assert (below > 0).all() and f"below Scaled's with every seed, by {span(below)} points" in said
+    network = bank_of("glyphs_grid.csv").query("method == 'scaled' and class_batch == 20").top1_network.astype(float).mean()
+    assert f"is on average {network - average['lwf-mc', 0, ''].mean():.1f} points above LwF-MC already" in said
+    assert f"There the division adds {average['scaled', 0, ''].mean() - network:.1f}." in said
     drawn = average["dgm", 0, ""] - average["finetune", 0, ""]
     assert ((0 < drawn) & (drawn < 3)).all()            # "little above fine-tuning"
     assert rows["icarl", 200, ""].bytes_total.max() < rows["dgm", 0, ""].bytes_total.min() and "carries less and keeps far more" in said
