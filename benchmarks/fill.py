@@ -38,7 +38,7 @@ WARM_UPS = {"rate warmed up over 5 epochs": 5, "rate warmed up over 2 epochs": 2
 
 # Outputs that begin at a prior, and at one half; docs/start.md.
 PRIOR, HALF = dict(prior=0.05), dict(prior=0.5)
-# As in lessons 01 to 04: four steps of 25 drawn characters, 7 epochs each, ResNet-8.
+# As in lessons 01 to 04 and 07: four steps of 25 drawn characters, 7 epochs each, ResNet-8.
 LESSON = dict(class_batch=25, epochs=7) | PRIOR
 # The demonstration of lesson 00: two steps of five digits.
 DEMONSTRATION = dict(dataset="digits", class_batch=5) | PRIOR
@@ -53,6 +53,7 @@ LESSONS = (
     ("", LESSON | dict(method=M2KD, alpha=0.0)),
     ("", LESSON | dict(method=M2KD, alpha=2.0)),
     ("", LESSON | dict(method=M2KD, lambda_aux=0.3)),
+    ("", LESSON | dict(method="icarl", exemplars=100)),
     ("", DEMONSTRATION | dict(method="finetune")),
     ("", DEMONSTRATION | dict(method="lwf-mc")),
 )
