@@ -24,7 +24,7 @@ from m2kd_lite import data
 from m2kd_lite.config import EXEMPLAR_METHODS, RunConfig
 from m2kd_lite.course import notebook
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.errors import BadInput, LayerExhausted
+from m2kd_lite.errors import LayerExhausted
 from m2kd_lite.method import nets
 from m2kd_lite.method.table import METHODS
 from m2kd_lite.results import bank
@@ -167,7 +167,7 @@ def main() -> None:
         for done, future in enumerate(as_completed([pool.submit(measure, *run) for run in missing]), 1):
             try:
                 new = future.result()
-            except (LayerExhausted, BadInput) as error:         # the weights do not last; or another process makes this run
+            except LayerExhausted as error:
                 print(f"{done}/{len(missing)} cannot be run: {error}", flush=True)
                 continue
             rows += new

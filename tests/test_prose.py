@@ -302,8 +302,7 @@ def by_ten_claims(table, reported):
     gain = pruned.top1.mean() - chain.top1.mean()
     assert set(pruned.pruning_ratio) == {0.75} and lead[0] < 0 < lead[1:].min() and behind[0] > 0
     assert 4.5 < left[1] / left[0] < 5.5            # "five times as much"
-    newest = [counts[:90, 90:].sum() / counts[:90].sum() for counts in (bank.confusion_matrix(run.confusion.iloc[-1]) for run in (chain, pruned))]
-    figure_1 = f"In the end LwF-MC puts {100 * newest[0]:.0f} % of old images into the newest ten classes, M²KD {100 * newest[1]:.0f} %"
+    figure_1 = "In the end LwF-MC puts {:.0%} of old images into the newest ten classes, M²KD {:.0%}".format(*newest_shares()).replace("%", " %")
     return {
         "measured.md": [figure_1, f"LwF-MC averages {ours['lwf-mc']:.1f} %, {short['lwf-mc']:.1f} points below iCaRL's paper, and keeps {left[0]:.1f} % of the "
                         f"first ten classes", f"iCaRL averages {ours['icarl']:.1f} %, {short['icarl']:.1f} points below, and keeps {left[2]:.1f} %; its "
@@ -320,6 +319,12 @@ def by_ten_claims(table, reported):
                                    f"By ten, M²KD with pruning is above LwF-MC after every step but the first, by {span(lead[1:])} points",
                                    f"Ours adds {small:.2f} MB by ten, the paper's 0.84"],
     }
+
+
+def newest_shares():
+    """Figure 1, from the runs by ten: how much of the old classes' images LwF-MC and M²KD put into the newest ten."""
+    ends = bank_of("paper.csv").query("class_batch == 10 and step == 10").set_index("method").confusion.map(bank.confusion_matrix)
+    return [ends[method][:90, 90:].sum() / ends[method][:90].sum() for method in ("lwf-mc", "m2kd")]
 
 
 def test_the_table_of_the_first_step_is_the_bank_s():
@@ -350,6 +355,9 @@ def test_the_figures_of_notebook_08_were_drawn_from_the_banks_as_they_are():
     cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
     printed = "".join(output.get("text", "") for cell in cells if cell.id == "paper-22" for output in cell.outputs)
     assert "20 classes a step; not run: nothing" in printed
+    figure, = (output.metadata["image/png"]["alt"] for cell in cells if cell.id == "paper-20" for output in cell.outputs if "metadata" in output)
+    assert all(f"{name} puts {100 * share:.0f} % of old images into the last step's classes" in figure
+               for name, share in zip(("LwF-MC", "M²KD, ratio 0.75"), newest_shares(), strict=True))
     for method, (_, end) in glyphs_by_twenty().items():
         if method in FIGURE_4:
             line = rf"{re.escape(title_of(method, 0.8))} +ends at {end.top1.mean():4.1f} %, average {end.average_incremental_accuracy.mean():4.1f} %"
@@ -407,6 +415,13 @@ def drawn_rows():
             for kind in kinds}
 
 
+def decision_gains():
+    """Glyphs by 20: what another decision gains over the largest output of the same models, by variant, method and seed: average, last accuracy."""
+    table = bank_of("composed.csv").query("variant in ('rescaled', 'aligned')")
+    points = (table.top1 - table.top1_network.astype(float)).set_axis(pd.MultiIndex.from_frame(table[["variant", "method", "seed", "step"]]))
+    return points.groupby(["variant", "method", "seed"]).mean(), points.xs(5, level="step")
+
+
 def test_the_table_of_the_cosine_head_is_the_bank_s_and_the_words_agree():
     rows, said = drawn_rows(), " ".join(MEASURED.read_text().split())
     for (method, kept, variant), runs in rows.items():
@@ -424,16 +439,14 @@ def test_the_table_of_the_cosine_head_is_the_bank_s_and_the_words_agree():
     assert f"above LwF-MC with every seed, by {span(ahead[0])} points, and with pruning still by {span(ahead[1])}" in said
     scaled = average["m2kd-no-pruning", 0, "cosine head"] - average["scaled", 0, ""]
     assert (scaled > 0).all() and f"above Scaled with every seed, by {span(scaled)} points of the average. The paper" in said
-    three = ("lwf-mc", "m2kd-no-pruning", "m2kd")
-    aligned, rescaled = ({method: [getattr(rows[method, 0, variant], column) - getattr(rows[method, 0, ""], column)
-                                   for column in ("average_incremental_accuracy", "top1")] for method in three} for variant in ("aligned", "rescaled"))
-    assert all((points > 0).all() for both in aligned.values() for points in both)
-    assert (f"{span(pd.concat([average for average, _ in aligned.values()]))} points of the average and {span(pd.concat([last for _, last in aligned.values()]))} "
-            "of the last accuracy") in said
-    assert (rescaled["lwf-mc"][0] > 0).all() and f"It gains LwF-MC {span(rescaled['lwf-mc'][0])} points of the average" in said
-    assert f"all three end {span(-pd.concat([last for _, last in rescaled.values()]))} points lower" in said
-    assert (rescaled["m2kd"][0] < 0).all() and (rescaled["m2kd-no-pruning"][0] < 0).sum() == 2
-    below = pd.concat([average["scaled", 0, ""] - average[method, 0, variant] for method in three for variant in ("rescaled", "aligned")])
+    gain, last = decision_gains()
+    assert (gain["aligned"] > 0).all() and (last["aligned"] > 0).all()
+    assert f"{span(gain['aligned'])} points of the average and {span(last['aligned'])} of the last accuracy" in said
+    assert (gain["rescaled", "lwf-mc"] > 0).all() and f"It gains LwF-MC {span(gain['rescaled', 'lwf-mc'])} points of the average" in said
+    assert (gain["rescaled", "m2kd"] < 0).all() and (gain["rescaled", "m2kd-no-pruning"] < 0).sum() == 2
+    assert f"all three end {span(-last['rescaled'])} points lower" in said
+    below = pd.concat([average["scaled", 0, ""] - average[method, 0, variant] for method in ("lwf-mc", "m2kd-no-pruning", "m2kd")
+                       for variant in ("rescaled", "aligned")])
     assert (below > 0).all() and f"below Scaled's with every seed, by {span(below)} points" in said
     network = bank_of("glyphs_grid.csv").query("method == 'scaled' and class_batch == 20").top1_network.astype(float).mean()
     assert f"is on average {network - average['lwf-mc', 0, ''].mean():.1f} points above LwF-MC already" in said

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import memory
 from PIL import Image
 from rich.console import Console
 
@@ -33,6 +34,13 @@ def test_a_small_file_cannot_fill_the_machine(name, outcomes):
     assert outcome["bytes"] < 1_000_000
     assert outcome["kind"] in ("BadInput", "DamagedFile", "M2KDError", "ValueError", "read"), outcome["text"]
     assert "\n" not in outcome["text"] and outcome["text"] and outcome["seconds"] < 20 and outcome["peak_mb"] < 1500
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counted otherwise where there is no /proc")
+def test_memory_is_counted_from_the_beginning_of_the_program_not_of_its_parent():
+    assert memory.peak_mb() > 200           # this process has loaded torch
+    done = subprocess.run([sys.executable, "-c", "from benchmarks import memory; print(memory.peak_mb())"], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert 1 < float(done.stdout) < 100
 
 
 @pytest.mark.system
