@@ -16,6 +16,7 @@ from benchmarks import table, work
 from benchmarks.table import Row
 from m2kd_lite.config import RunConfig
 from m2kd_lite.method import nets, targets
+from m2kd_lite.training import loop
 from m2kd_lite.training.device import bf16_here, prepare_device, processor_name
 
 BATCH, IMAGES, OLD, SEEN = 128, 2560, 20, 40
@@ -82,16 +83,11 @@ def ours(data: work.TrainingData, times: int, precision: str = "fp32") -> float:
 
 def separate_optimizer(kind: str) -> None:
     """Have `Update` use another kind of SGD, which reads its rate as a number."""
-    real = torch.optim.SGD
+    real = loop.sgd
 
-    class Other(real):
-        def __init__(self, parameters, **options):
-            super().__init__(parameters, **(options | {"fused": False, "foreach": kind == "foreach"}))
-
-        def step(self, closure=None):
-            self.param_groups[0]["lr"] = float(self.param_groups[0]["lr"])
-            return super().step(closure)
-    torch.optim.SGD = Other
+    def other(*tensors, lr, **options):
+        real(*tensors, lr=float(lr), **(options | {"fused": False, "foreach": kind == "foreach"}))
+    loop.sgd = other
 
 
 def seconds(way: str, times: int = 12) -> float:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from m2kd_lite import data
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIRED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
@@ -94,6 +96,21 @@ def test_modules_stay_readable():
 
 def test_importing_the_package_loads_neither_torch_nor_matplotlib():
     code = "import sys, m2kd_lite, m2kd_lite.config, m2kd_lite.data; assert not {'torch', 'matplotlib'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_small_run_loads_nothing_that_takes_longer_than_it(tmp_path):
+    """torch.optim's classes load torch.compile; scikit-learn is there for the digits, and those are in the cache after the first time."""
+    data.load("digits")
+    code = ("import sys; from m2kd_lite.config import RunConfig; from m2kd_lite.training import train;"
+            "train.run(RunConfig.make(dict(method='m2kd', dataset='digits', class_batch=5, profile='smoke')), sys.argv[1]);"
+            "print({'torch._dynamo', 'torchvision', 'sklearn', 'scipy', 'pandas', 'matplotlib'} & sys.modules.keys() or 'none')")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True, capture_output=True, text=True)
+    assert done.stdout == "none\n"
+
+
+def test_the_pictures_do_not_load_seaborn_until_one_needs_it():
+    code = "import sys; from m2kd_lite import checks, pictures, widgets; widgets.training_panel(); assert not {'seaborn', 'scipy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

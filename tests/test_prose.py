@@ -56,6 +56,11 @@ def test_a_misspelt_word_is_found():
     assert SpellChecker().unknown(words("The tacher’s distilation"))  == {"tacher", "distilation"}
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_modules_that_a_page_names_are_there(path):
+    assert not [name for name in re.findall(r"\bm2kd_lite/[\w/]+\.py\b", path.read_text()) if not (ROOT / name).is_file()]
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
 def test_a_lesson_has_the_parts_that_its_reader_looks_for(path):
     text = prose(path)

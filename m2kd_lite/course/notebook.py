@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,10 @@ def environment():
 
     import pandas as pd
     import torch
-    import torchvision
 
     from m2kd_lite import data
     from m2kd_lite.data import glyphs
-    python, pair = platform.python_version_tuple(), (torch.__version__, torchvision.__version__)
+    python, pair = platform.python_version_tuple(), (torch.__version__, version("torchvision"))
     drawn = data.load("glyphs").sha256
     runs = places.runs()
     free = shutil.disk_usage(next(folder for folder in (runs, *runs.resolve().parents) if folder.exists())).free / 1e9

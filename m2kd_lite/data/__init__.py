@@ -27,7 +27,7 @@ def _glyphs(data_root, on_event):
 
 def _digits(data_root, on_event):
     from m2kd_lite.data import embedded
-    return embedded.digits()
+    return embedded.digits(on_event)
 
 
 def _fashion_mnist(data_root, on_event):

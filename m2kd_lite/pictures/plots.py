@@ -12,7 +12,6 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -80,6 +79,7 @@ def confusion_matrices(confusions: Mapping[str, Sequence[Sequence[int]]], steps:
     confusions : name to (classes, classes) counts, in class order.
     steps : draws a line between incremental steps; classes of each, or the classes seen after each.
     """
+    import seaborn as sns           # here: with scipy it takes longer to load than all other figures together
     shares = {name: _recent_share(np.asarray(counts), steps) for name, counts in confusions.items()}
     told = "; ".join(f"{name} puts {share:.0f} % of old images into the last step's classes" for name, share in shares.items())
     count = len(confusions)

@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,12 @@ def describe_environment(device: torch.device, precision: str) -> dict:
     """What a reader needs to judge a number: versions, device, threads, source revision."""
     import numpy
     import PIL
-    import torchvision
     return {
         "m2kd_lite": m2kd_lite.__version__,
         "revision": source_revision(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),          # from its metadata: loading it takes a second
         "numpy": numpy.__version__,
         "pillow": PIL.__version__,
         "platform": platform.platform(terse=True),

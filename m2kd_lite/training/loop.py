@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.sgd import sgd
 
 from m2kd_lite.data.shards import Images, Rows
 from m2kd_lite.method.importance import Walk
@@ -78,11 +79,11 @@ class Update:
         self._rate = torch.zeros((), device=self._device)
         convolutions = net.convolutions()
         self._frozen = [(convolutions[name], is_frozen) for name, is_frozen in frozen.items()]
-        # Fused: the one SGD that reads its rate from a tensor without fetching it. As fast as the others on a CPU.
-        self._optimizer = torch.optim.SGD(net.parameters(), momentum=momentum, weight_decay=weight_decay, fused=True)
-        self._optimizer.param_groups[0]["lr"] = self._rate
-        for name, parameter in net.named_parameters():
-            self._optimizer.state[parameter]["momentum_buffer"] = momenta[name]
+        self._momenta = [(parameter, momenta[name]) for name, parameter in net.named_parameters()]
+        # Fused: the one SGD that reads its rate from a tensor without fetching it. As fast as the others on a CPU. The function, since
+        # the class loads torch.compile, which takes longer than a training of seconds.
+        self._sgd = functools.partial(sgd, fused=True, weight_decay=weight_decay, momentum=momentum, lr=self._rate, dampening=0.0,
+                                      nesterov=False, maximize=False)
         self._go = self._record() if self._device.type == "cuda" else self._update
 
     def __call__(self, rows: Tensor, flips: Tensor, shifts: Tensor | None = None, *, coming: Tensor | None = None) -> None:
@@ -117,17 +118,24 @@ class Update:
         with autocast(self._device, self._precision):
             logits, auxiliary_logits = self._logits(images)
         loss = self._objective(logits, auxiliary_logits, main_targets, auxiliary_targets, self._data.labels[self._rows])
-        self._optimizer.zero_grad(set_to_none=True)
+        self._net.zero_grad(set_to_none=True)
         loss.backward()
         for weight, is_frozen in self._frozen:
             assert weight.grad is not None
             weight.grad.masked_fill_(is_frozen, 0.0)        # before the update, so that no momentum builds up
         if self._walk:
             noted = self._walk.before_update()
-        self._optimizer.step()
+        self._step()
         if self._walk:
             self._walk.after_update(noted)
         self._loss_sum += loss.detach()
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        """Move every weight that the loss has reached."""
+        reached = [(parameter, parameter.grad, momentum) for parameter, momentum in self._momenta if parameter.grad is not None]
+        parameters, gradients, momenta = map(list, zip(*reached, strict=True))
+        self._sgd(parameters, gradients, momenta)
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the images of this batch are asked to match: looked up, for the teachers have spoken before; or asked now."""
@@ -141,8 +149,7 @@ class Update:
 
         The warm-up that a capture needs updates the network for real, so everything that an update moves is put back.
         """
-        moved = [*self._net.parameters(), *self._net.buffers(), self._loss_sum,
-                 *(kept["momentum_buffer"] for kept in self._optimizer.state.values())]
+        moved = [*self._net.parameters(), *self._net.buffers(), self._loss_sum, *(momentum for _, momentum in self._momenta)]
         if self._walk:
             moved += [*self._walk.traces["squares"].values(), *self._walk.traces["path"].values()]
         before = [tensor.detach().clone() for tensor in moved]
