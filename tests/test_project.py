@@ -99,6 +99,7 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.system
 def test_a_small_run_loads_nothing_that_takes_longer_than_it(tmp_path):
     """torch.optim's classes load torch.compile; scikit-learn is there for the digits, and those are in the cache after the first time."""
     data.load("digits")
@@ -109,6 +110,7 @@ def test_a_small_run_loads_nothing_that_takes_longer_than_it(tmp_path):
     assert done.stdout == "none\n"
 
 
+@pytest.mark.system
 def test_the_pictures_do_not_load_seaborn_until_one_needs_it():
     code = "import sys; from m2kd_lite import checks, pictures, widgets; widgets.training_panel(); assert not {'seaborn', 'scipy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -168,6 +168,7 @@ def test_the_saved_state_of_panels_is_an_output_too(tmp_path):
     assert set(copy.metadata) == {"kernelspec", "language_info"}
 
 
+@pytest.mark.system
 def test_two_builds_are_the_same_bytes(built, tmp_path, monkeypatch):
     found = Path.glob
     monkeypatch.setattr(Path, "glob", lambda self, pattern: reversed(sorted(found(self, pattern))))

@@ -101,6 +101,7 @@ def test_no_look_alikes_across_families_and_no_mirror_images():
             assert not by_the_mirror, f"{a} mirrors {b}: {mirrored[i, j]:.2f}, {same[i, j]:.2f} without"
 
 
+@pytest.mark.system
 def test_another_drawing_is_reported_plainly(monkeypatch, tmp_path):
     monkeypatch.setenv("M2KD_LITE_CACHE", str(tmp_path))
     monkeypatch.setattr(glyphs, "EXPECTED_SHA256", "0" * 64)

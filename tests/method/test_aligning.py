@@ -40,6 +40,7 @@ def test_with_no_old_classes_there_is_nothing_to_align():
     assert torch.equal(aligned(net, 0).main.weight, net.main.weight)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("decision", ["aligned", "rescaled"])
 def test_the_decision_alone_differs_from_the_row_s_own(decision, finished, tmp_path):
     row = replace(METHODS["m2kd-no-pruning"], decision=decision)

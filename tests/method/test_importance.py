@@ -141,6 +141,7 @@ def moved(folder):
     return sum((last[name] - first[name]).square().sum().item() for name in first)
 
 
+@pytest.mark.system
 def test_without_strength_it_is_finetuning_and_with_it_something_else(tmp_path, finished):
     """How far all weights go is no measure here: three steps of two epochs are ruled by chance, at any strength."""
     far = {}

@@ -35,6 +35,7 @@ def test_means_are_of_the_images_as_they_are_and_the_rest_is_put_back(monkeypatc
     assert len(seen) == 1 and exemplars.class_means is plain
 
 
+@pytest.mark.system
 def test_a_finished_run_is_asked_again(finished):
     folder, content = finished("icarl")
     as_it_is, *mistaken = ([row["top1"] for row in traps.asked_again(read_run(folder), variant)] for variant in ("", *traps.DECIDED))

@@ -28,6 +28,7 @@ def drawings(folder, stream, step):
     return images[torch.isin(labels, torch.tensor(stream.columns[step - 1]))]
 
 
+@pytest.mark.system
 def test_step_1_is_drawn_with_the_same_bits_when_the_run_has_gone_on(tmp_path, finished):
     folder, _ = finished("dgm")
     stream = ClassStream.of_run(small_config("dgm"))
@@ -39,6 +40,7 @@ def test_step_1_is_drawn_with_the_same_bits_when_the_run_has_gone_on(tmp_path, f
     assert digest(tmp_path / "run") == digest(folder)
 
 
+@pytest.mark.system
 def test_a_row_may_bring_functions_of_its_own_for_the_masks(tmp_path, finished):
     """The library's, under other names, give the same bytes; one that holds nothing still gives another painter."""
     asked = []
@@ -55,6 +57,7 @@ def test_a_row_may_bring_functions_of_its_own_for_the_masks(tmp_path, finished):
     assert not drawings(tmp_path / "other", stream, 1).equal(drawings(tmp_path / "same", stream, 1))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("after", [27, 62, 90])         # in the painter's phase of step 1, the classifier's of step 2, the painter's of step 2
 def test_a_run_stopped_and_resumed_draws_and_decides_the_same(after, tmp_path, finished):
     folder, content = finished("dgm")

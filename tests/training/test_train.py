@@ -93,6 +93,7 @@ def test_on_step_looks_at_the_live_network_once_when_each_step_ends(tmp_path, fi
     assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
 
 
+@pytest.mark.system
 def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
     train.run(small_config("m2kd", precision="bf16"), tmp_path / "run")
     past = Snapshots.load(tmp_path / "run" / "snapshots.safetensors")
@@ -131,6 +132,7 @@ def test_compiled_updates_need_a_cpu(monkeypatch):
         device.prepare_device(config.model_copy(update={"device": "cuda"}))
 
 
+@pytest.mark.system
 def test_a_resumed_run_may_change_its_arithmetic_and_is_still_found_again(tmp_path):
     batches, said = iter(range(1000)), []
     with pytest.raises(Interrupted):        # in step 2
@@ -145,6 +147,7 @@ def test_a_resumed_run_may_change_its_arithmetic_and_is_still_found_again(tmp_pa
     assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(run.config))) == []
 
 
+@pytest.mark.system
 def test_the_steps_that_are_left_may_be_computed_in_other_arithmetic(tmp_path):
     train.run(small_config("finetune", steps=1), tmp_path / "run")
     content = train.run(small_config("finetune", steps=2, precision="bf16"), tmp_path / "run", resume=True)
@@ -587,6 +590,7 @@ def test_a_crop_is_cut_from_the_bordered_image():
     assert torch.equal(cut[1, :, :2, :5], images[1, :, 4:, 1:]) and not cut[1, :, 2:].any() and not cut[1, :, :, 5:].any()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("method", ["m2kd", "icarl"])
 def test_a_run_with_crops_stopped_and_resumed_is_the_same_and_every_model_is_rebuilt(method, tmp_path, live):
     config, batches = small_config(method, augment="crop"), iter(range(10_000))
