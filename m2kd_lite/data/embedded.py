@@ -37,13 +37,16 @@ def glyphs(on_event: OnEvent) -> ImageSet:
 
 
 def digits(on_event: OnEvent) -> ImageSet:
-    """scikit-learn's 1,797 handwritten digits, from the cache: loading scikit-learn takes longer than a training of seconds."""
+    """scikit-learn's 1,797 handwritten digits, (N, 1, 32, 32) uint8; the last quarter of each class is the test.
+
+    Kept in the cache, because loading scikit-learn takes longer than a training of seconds.
+    """
     made_from = Path(__file__).read_bytes() + version("scikit-learn").encode()
-    return cached("digits", hashlib.sha256(made_from).hexdigest(), _enlarged_digits, on_event)
+    return cached("digits", hashlib.sha256(made_from).hexdigest(), _enlarged, on_event)
 
 
-def _enlarged_digits() -> ImageSet:
-    """Enlarged from 8x8 to 32x32; the last quarter of each class is the test."""
+def _enlarged() -> ImageSet:
+    """Read from scikit-learn, and enlarged from 8x8."""
     from sklearn.datasets import load_digits
     bunch = load_digits()
     grey = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)         # (N, 1, 8, 8), 0-16 in the file

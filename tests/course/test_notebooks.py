@@ -76,15 +76,16 @@ def validated(request, tmp_path_factory):
 
     def begin(path):
         notebook = as_cloned(folder / path.stem, path) / path.name
-        for earlier in (other for other in asked if other.stem == AFTER.get(path.stem)):
+        earlier = AFTER.get(path.stem)
+        if earlier in begun:
             begun[earlier].result()
-            shutil.copytree(folder / earlier.stem / "runs", folder / path.stem / "runs")
+            shutil.copytree(folder / earlier / "runs", folder / path.stem / "runs")
         return validate(notebook)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path in sorted(asked, key=lambda path: (path.stem in AFTER, path)):
-            begun[path] = pool.submit(begin, path)
-        yield lambda path: begun[path].result()
+            begun[path.stem] = pool.submit(begin, path)
+        yield lambda path: begun[path.stem].result()
 
 
 @every_notebook

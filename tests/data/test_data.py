@@ -153,6 +153,14 @@ def test_digits_are_real_handwriting_at_32_pixels():
     assert digits.class_names == tuple("0123456789") and digits.train_images.max() == 255
 
 
+def test_digits_from_the_cache_are_those_of_scikit_learn(monkeypatch, tmp_path):
+    monkeypatch.setenv("M2KD_LITE_CACHE", str(tmp_path))
+    fresh = data.load("digits")
+    monkeypatch.setattr("sklearn.datasets.load_digits", None)           # not asked again
+    kept = data.load("digits")
+    assert kept.sha256 == fresh.sha256 and all(kept.tensors()[name].equal(tensor) for name, tensor in fresh.tensors().items())
+
+
 def test_fashion_mnist_is_read_from_its_idx_files(tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
