@@ -116,6 +116,13 @@ def test_the_pictures_do_not_load_seaborn_until_one_needs_it():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.system
+def test_what_runs_notebooks_builds_no_parsers_when_it_starts():
+    """Newer versions of jsonschema do, in every process of Jupyter (pyproject.toml, [tool.uv])."""
+    code = "import sys, nbconvert, papermill, jupyter_server.serverapp; assert not {'lark', 'rfc3987_syntax'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_imports_between_the_packages_only_run_downwards():
     """The contract is in pyproject.toml: which package may use which."""
     done = subprocess.run([Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True)
