@@ -21,11 +21,9 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Cells whose output is compared, at least: a notebook that falls below has lost facts or been stripped. The playground
 # has panels only, whose outputs are made in a browser: what they say is tested there.
-COMPARED = {"00": 4, "01": 8, "02": 9, "03": 10, "04": 7, "05": 14, "06": 3, "07": 12, "08": 3, "09": 10, "10": 8, "playground": 0}
+COMPARED = {"00": 8, "01": 13, "02": 12, "03": 13, "04": 14, "05": 22, "06": 3, "07": 22, "08": 3, "09": 14, "10": 11, "playground": 0}
 PLAYGROUND = ROOT / "notebooks" / "playground.ipynb"
 IGNORED = "nbval-ignore-output"
-# A lesson that goes on with what another has trained, as for a student who takes them in order; alone, papermill runs it (test_runners.py).
-AFTER = {"02_sequential_distillation": "01_catastrophic_forgetting"}
 CELL_SECONDS = 1200         # for a machine under load; how long a cell should take is measured by `benchmarks.notebooks`
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -72,20 +70,9 @@ def validated(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("clones")
     asked = {item.callspec.params["path"] for item in request.session.items
              if item.originalname == test_a_notebook_says_what_is_committed.__name__}
-    begun = {}
-
-    def begin(path):
-        notebook = as_cloned(folder / path.stem, path) / path.name
-        earlier = AFTER.get(path.stem)
-        if earlier in begun:
-            begun[earlier].result()
-            shutil.copytree(folder / earlier / "runs", folder / path.stem / "runs")
-        return validate(notebook)
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path in sorted(asked, key=lambda path: (path.stem in AFTER, path)):
-            begun[path.stem] = pool.submit(begin, path)
-        yield lambda path: begun[path.stem].result()
+        begun = {path: pool.submit(validate, as_cloned(folder / path.stem, path) / path.name) for path in sorted(asked)}
+        yield lambda path: begun[path].result()
 
 
 @every_notebook
