@@ -1,4 +1,6 @@
 """Shared fixtures: one cache for the whole session, small real runs, and figures without a screen."""
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from filelock import FileLock
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput
+from m2kd_lite.method import metrics
 from m2kd_lite.training import train
 from m2kd_lite.training.device import prepare_device
 
@@ -34,8 +37,22 @@ def cache(tmp_path_factory):
 def small_config(method: str, **changes) -> RunConfig:
     """Three steps of real handwriting (4, 4 and 2 classes), seconds long."""
     values = dict(method=method, dataset="digits", class_batch=4, profile="smoke", epochs=2, finetune_epochs=1,
-                  train_per_class=40, test_per_class=10, batch_size=16)
+                  train_per_class=20, test_per_class=10, batch_size=8)
     return RunConfig.make(values | changes)
+
+
+def file_digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def timeless(content):
+    """metrics.json without what a clock says."""
+    content = json.loads(json.dumps(content))
+    content.pop("wall_seconds")
+    content["environment"].pop("revision"), content.pop("environments")     # a commit meanwhile is no difference between runs
+    for step in content["steps"]:
+        step.pop("train_seconds"), step.pop("teacher_seconds")
+    return content
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +67,23 @@ def finished(tmp_path_factory):
         return made[method]
 
     return get
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """What the live network was when each step ended: its logits on test images, and its convolutions."""
+    seen = []
+    real = metrics.predict
+
+    def spy(net, images, top=5):
+        with torch.no_grad():
+            seen.append({"images": images[:40], "logits": net(images[:40]),
+                         "weights": {name: w.detach().clone() for name, w in net.convolutions().items()},
+                         "training": net.training})
+        return real(net, images, top)
+
+    monkeypatch.setattr(metrics, "predict", spy)
+    return seen
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_exemplars_are_trained_on_and_their_old_columns_come_from_the_teacher(mo
 
     monkeypatch.setattr(train._Run, "soft_targets", spy)
     train.run(small_config("icarl", exemplars=BUDGET), tmp_path / "run")
-    assert [len(images) for images, *_ in seen] == [160, 160 + 20, 80 + 16]     # 4, 4 and 2 new classes of 40 images
+    assert [len(images) for images, *_ in seen] == [80, 80 + 20, 40 + 16]       # 4, 4 and 2 new classes of 20 images
     for images, labels, targets, kept, stream, teacher in seen[1:]:
         rows = torch.cat(kept)
         assert torch.equal(images[-len(rows):], stream.train_images[rows])

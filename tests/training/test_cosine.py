@@ -1,10 +1,9 @@
 """A head that looks at directions: its definition, and that a run with it keeps every promise of the others."""
-import hashlib
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import small_config
+from conftest import file_digest, small_config
 
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import DamagedFile, Interrupted
@@ -19,7 +18,7 @@ CONFIG = small_config("m2kd", prior=0.05)
 
 
 def digest(folder):
-    return hashlib.sha256((folder / "snapshots.safetensors").read_bytes()).hexdigest()
+    return file_digest(folder / "snapshots.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 """Whole runs that draw: what a later step may not change of what an earlier one draws, and what a crash may not."""
-import hashlib
 from dataclasses import fields, replace
 
 import pytest
 import torch
-from conftest import small_config
+from conftest import file_digest, small_config
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
@@ -19,7 +18,7 @@ from m2kd_lite.training import draws, paint, quality, train
 
 
 def digest(folder, name=painter_file.FILE):
-    return hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return file_digest(folder / name)
 
 
 def drawings(folder, stream, step):
@@ -93,11 +92,11 @@ def test_old_classes_are_drawn_as_often_as_new_ones_come(monkeypatch, tmp_path):
     monkeypatch.setattr(train._Run, "soft_targets", lambda self, images, labels, columns: seen.append((images, labels)) or real(self, images, labels, columns))
     train.run(small_config("dgm", steps=2, epochs=1, generator_epochs=1), tmp_path / "run")
     stream = ClassStream.of_run(small_config("dgm"))
-    assert [torch.bincount(labels).tolist() for _, labels in seen] == [[40] * 4, [40] * 8]
+    assert [torch.bincount(labels).tolist() for _, labels in seen] == [[20] * 4, [20] * 8]
     images, labels = seen[1]
     new = stream.train(2)[0]
     assert images[:len(new)].equal(new) and labels[len(new):].max() < 4
-    own = paint.drawn(painter_file.load(tmp_path / "run" / painter_file.FILE), stream.columns[:1], 40, 0, 2)[0]
+    own = paint.drawn(painter_file.load(tmp_path / "run" / painter_file.FILE), stream.columns[:1], 20, 0, 2)[0]
     assert images[len(new):].equal(own)
 
 
@@ -167,7 +166,7 @@ def test_other_sizes_are_refused_before_anything_is_written(tmp_path, monkeypatc
 
 
 def test_a_classifier_for_the_drawings_learns_what_it_is_shown():
-    config = small_config("dgm", epochs=5)
+    config = small_config("dgm", epochs=5, train_per_class=40, batch_size=16)
     stream = ClassStream.of_run(config)
     images, labels = stream.train(1)
     net = quality.classifier(images, labels, config, "fp32")

@@ -1,62 +1,22 @@
 """Whole runs on real handwriting: what the method promises, and what a crash may not change."""
-import hashlib
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
-import traceback
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import small_config
+from conftest import file_digest, small_config, timeless
 
-from m2kd_lite import data, errors
-from m2kd_lite.config import RunConfig
-from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.errors import BadInput, DamagedFile, Diverged, Interrupted, LayerExhausted
+from m2kd_lite.errors import BadInput, Diverged, Interrupted, LayerExhausted
 from m2kd_lite.files import storage
-from m2kd_lite.method import masks, metrics, nets
+from m2kd_lite.method import masks, nets
 from m2kd_lite.method.snapshots import Snapshots
 from m2kd_lite.method.table import METHODS
-from m2kd_lite.results import bank
-from m2kd_lite.training import device, loop, recompute, train
+from m2kd_lite.training import device, loop, train
 from m2kd_lite.training.device import autocast
-from m2kd_lite.training.rundir import read_run
-
-
-def file_digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def timeless(content):
-    """metrics.json without what a clock says."""
-    content = json.loads(json.dumps(content))
-    content.pop("wall_seconds")
-    content["environment"].pop("revision"), content.pop("environments")     # a commit meanwhile is no difference between runs
-    for step in content["steps"]:
-        step.pop("train_seconds"), step.pop("teacher_seconds")
-    return content
-
-
-@pytest.fixture
-def live(monkeypatch):
-    """What the live network was when each step ended: its logits on test images, and its convolutions."""
-    seen = []
-    real = metrics.predict
-
-    def spy(net, images, top=5):
-        with torch.no_grad():
-            seen.append({"images": images[:40], "logits": net(images[:40]),
-                         "weights": {name: w.detach().clone() for name, w in net.convolutions().items()},
-                         "training": net.training})
-        return real(net, images, top)
-
-    monkeypatch.setattr(metrics, "predict", spy)
-    return seen
 
 
 @pytest.mark.parametrize("method", ["lwf-mc", "m2kd-no-pruning", "m2kd"])
@@ -103,20 +63,6 @@ def test_in_bf16_too_every_model_is_rebuilt_bit_for_bit(live, tmp_path):
 
 
 @pytest.mark.system
-def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf16(tmp_path, compiler):
-    config = small_config("m2kd", precision="bf16-compiled")
-    train.run(config, tmp_path / "whole")
-    batches = iter(range(1000))
-    with pytest.raises(Interrupted):        # in step 2
-        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 30 else None)
-    train.run(config, tmp_path / "run", resume=True)
-    assert len({file_digest(tmp_path / name / "snapshots.safetensors") for name in ("whole", "run")}) == 1
-    run = read_run(tmp_path / "run")
-    assert run.metrics["environment"]["precision"] == "bf16-compiled"
-    assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(config))) == []
-
-
-@pytest.mark.system
 def test_without_a_compiler_compiled_updates_are_refused_before_anything_is_written(tmp_path):
     command = [sys.executable, "-m", "m2kd_lite.cli", "run", "--precision", "bf16-compiled", "--device", "cpu", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, env=os.environ | {"CXX": "false"}, capture_output=True, text=True)
@@ -130,28 +76,6 @@ def test_compiled_updates_need_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(BadInput, match="--precision bf16-compiled: not allowed with --device cuda"):
         device.prepare_device(config.model_copy(update={"device": "cuda"}))
-
-
-@pytest.mark.system
-def test_a_resumed_run_may_change_its_arithmetic_and_is_still_found_again(tmp_path):
-    batches, said = iter(range(1000)), []
-    with pytest.raises(Interrupted):        # in step 2
-        train.run(small_config("m2kd"), tmp_path / "run", should_stop=lambda: 130 if next(batches) == 30 else None)
-    content = train.run(small_config("m2kd", precision="bf16"), tmp_path / "run", resume=True, on_event=said.append)
-    assert [(environment["precision"], environment["since"]["step"]) for environment in content["environments"]] == [("fp32", 1), ("bf16", 2)]
-    assert any(event["text"].startswith("precision: fp32 so far, bf16 from here on") for event in said if event["event"] == "notice")
-    assert bank.rows(content)[0]["precision"] == "mixed"
-    with pytest.raises(BadInput, match="--precision fp32: not allowed with --resume; this folder's run has bf16"):      # nothing is left to compute
-        train.run(small_config("m2kd"), tmp_path / "run", resume=True)
-    run = read_run(tmp_path / "run")
-    assert recompute.differences(run.metrics, recompute.again(run, ClassStream.of_run(run.config))) == []
-
-
-@pytest.mark.system
-def test_the_steps_that_are_left_may_be_computed_in_other_arithmetic(tmp_path):
-    train.run(small_config("finetune", steps=1), tmp_path / "run")
-    content = train.run(small_config("finetune", steps=2, precision="bf16"), tmp_path / "run", resume=True)
-    assert [environment["precision"] for environment in content["environments"]] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize("has, vendor, expected", [
@@ -227,114 +151,6 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path, finished):
     assert timeless(other)["steps"] != timeless(content)["steps"]
 
 
-@pytest.mark.parametrize(("method", "after"), [
-    *((method, after) for method in ("lwf-mc", "m2kd") for after in (1, 5, 17, 25, 41, 48)),
-    *((method, after) for method in ("icarl", "scaled", "rwalk") for after in (5, 29, 41))])
-def test_stopped_anywhere_and_resumed_the_run_is_the_same(method, after, tmp_path, finished):
-    folder, content = finished(method)
-    batches = iter(range(10_000))
-    with pytest.raises(Interrupted) as stop:
-        train.run(small_config(method), tmp_path / "run", should_stop=lambda: 130 if next(batches) == after else None)
-    assert stop.value.exit_status == 130 and "--resume" in str(stop.value)
-    resumed = train.run(small_config(method), tmp_path / "run", resume=True)
-    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
-    assert timeless(resumed) == timeless(content)
-
-
-@pytest.mark.system
-def test_killed_with_sigkill_and_resumed_the_run_is_the_same(tmp_path, finished):
-    folder, _ = finished("m2kd")
-    config, out = small_config("m2kd"), tmp_path / "run"
-    options = [f"--{name.replace('_', '-')}={','.join(map(str, value)) if isinstance(value, list) else value}"
-               for name, value in config.model_dump(mode="json").items() if value is not None]
-    command = [sys.executable, "-m", "m2kd_lite.cli", "run", "--out", str(out), *options]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("checkpoint/*.safetensors")):           # until it has something to lose
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (out / "metrics.json").exists()
-    train.run(config, out, resume=True)
-    assert file_digest(out / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
-
-
-def test_a_finished_run_resumed_is_a_no_op_that_says_so(finished):
-    folder, content = finished("lwf-mc")
-    before, said = file_digest(folder / "metrics.json"), []
-    assert train.run(small_config("lwf-mc"), folder, resume=True, on_event=said.append) == content
-    assert file_digest(folder / "metrics.json") == before
-    assert {"event": "run", "state": "already finished", "folder": str(folder)} in said
-
-
-def test_an_existing_folder_is_never_overwritten(finished, tmp_path):
-    folder, _ = finished("lwf-mc")
-    with pytest.raises(BadInput, match="exists already and is never overwritten"):
-        train.run(small_config("lwf-mc"), folder)
-    (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(BadInput, match="exists already"):
-        train.run(small_config("lwf-mc"), tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "precious"
-
-
-def test_resuming_with_other_settings_names_the_setting(finished):
-    folder, _ = finished("lwf-mc")
-    with pytest.raises(BadInput, match="--seed 7: not allowed with --resume; this folder's run has 0"):
-        train.run(small_config("lwf-mc", seed=7), folder, resume=True)
-
-
-def interrupted_run(folder, after=30):
-    batches = iter(range(10_000))
-    with pytest.raises(Interrupted):
-        train.run(small_config("m2kd"), folder, should_stop=lambda: 130 if next(batches) == after else None)
-    return sorted((folder / "checkpoint").glob("state-*.safetensors"), key=lambda p: storage.load_tensors(p)[1]["serial"])
-
-
-def test_a_torn_checkpoint_is_named_and_the_older_one_is_used(tmp_path, finished):
-    older, newer = interrupted_run(tmp_path / "run")
-    newer.write_bytes(newer.read_bytes()[:-100])
-    said = []
-    train.run(small_config("m2kd"), tmp_path / "run", resume=True, on_event=said.append)
-    assert any(event["event"] == "notice" and newer.name in event["text"] for event in said)
-    folder, _ = finished("m2kd")
-    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
-
-
-def test_with_both_checkpoints_damaged_both_are_named(tmp_path):
-    files = interrupted_run(tmp_path / "run")
-    for file in files:
-        raw = bytearray(file.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        file.write_bytes(raw)
-    with pytest.raises(DamagedFile, match="state-a.*state-b"):
-        train.run(small_config("m2kd"), tmp_path / "run", resume=True)
-
-
-def test_other_images_under_a_begun_run_are_noticed(tmp_path, monkeypatch):
-    interrupted_run(tmp_path / "run")
-    real = data.load
-
-    def other(*arguments):
-        images = real(*arguments)
-        return replace(images, train_images=255 - images.train_images, sha256="")
-
-    monkeypatch.setattr(data, "load", other)
-    with pytest.raises(BadInput, match="began with other images"):
-        train.run(small_config("m2kd"), tmp_path / "run", resume=True)
-
-
-def test_two_runs_in_one_folder_are_refused(tmp_path):
-    def second_run(event):
-        if event["event"] == "epoch":
-            with pytest.raises(BadInput, match="another run is writing there"):
-                train.run(small_config("finetune"), tmp_path / "run", resume=True)
-            raise StopIteration     # seen
-    with pytest.raises(StopIteration):
-        train.run(small_config("finetune"), tmp_path / "run", on_event=second_run)
-
-
 def test_a_diverging_run_stops_with_its_place_and_writes_no_metrics(tmp_path):
     with pytest.raises(Diverged, match=r"step 1, train epoch \d+, at learning rate 1e\+20; try --lr"):
         train.run(small_config("finetune", lr=1e20), tmp_path / "run")
@@ -358,7 +174,7 @@ def test_lwf_mc_and_finetune_part_at_step_2_only(finished):
 
 @pytest.mark.system
 def test_joint_sees_all_images_and_beats_finetune(tmp_path):
-    longer = dict(epochs=6, test_per_class=20)
+    longer = dict(epochs=6, train_per_class=40, test_per_class=20, batch_size=16)
     joint = train.run(small_config("joint", **longer), tmp_path / "joint")
     finetune = train.run(small_config("finetune", **longer), tmp_path / "finetune")
     assert joint["average_incremental_accuracy"] > finetune["average_incremental_accuracy"] + 10
@@ -430,139 +246,9 @@ def test_a_run_whose_layers_would_not_last_says_so_before_it_begins(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# ---- runs that end early, move, and say where they were computed ----------------------------------------------------
-
-
-def test_a_run_of_fewer_steps_is_finished_and_goes_on_to_the_bytes_of_a_whole_one(tmp_path, finished):
-    folder, content = finished("m2kd")
-    first = train.run(small_config("m2kd", steps=1), tmp_path / "run")
-    assert [step["confusion"] for step in first["steps"]] == [content["steps"][0]["confusion"]] and first["config"]["steps"] == 1
-    second = train.run(small_config("m2kd", steps=2), tmp_path / "run", resume=True)
-    assert len(second["steps"]) == 2 == len(Snapshots.load(tmp_path / "run" / "snapshots.safetensors"))
-    whole = train.run(small_config("m2kd"), tmp_path / "run", resume=True)
-    assert timeless(whole) == timeless(content)
-    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
-    assert not (tmp_path / "run" / "checkpoint").exists()
-
-
-def test_a_run_of_fewer_steps_resumed_as_it_is_stays_as_it_is(tmp_path):
-    content = train.run(small_config("lwf-mc", steps=1), tmp_path / "run")
-    assert train.run(small_config("lwf-mc", steps=1), tmp_path / "run", resume=True) == content
-    assert (tmp_path / "run" / "checkpoint").exists()           # so that it can go on
-
-
-@pytest.mark.parametrize("begun, asked, says", [
-    (2, 1, "--steps 1: not allowed with --resume; this folder's run has 2; give more, or all"),
-    (None, 2, "--steps 2: not allowed with --resume; this folder's run has all"),
-])
-def test_a_run_does_not_go_back_to_fewer_steps(begun, asked, says, tmp_path):
-    with pytest.raises(Interrupted):
-        train.run(small_config("finetune", steps=begun), tmp_path / "run", should_stop=lambda: 130)
-    with pytest.raises(BadInput, match=says):
-        train.run(small_config("finetune", steps=asked), tmp_path / "run", resume=True)
-
-
-def test_more_steps_than_there_are_or_a_lost_checkpoint_are_said(tmp_path):
-    with pytest.raises(BadInput, match="--steps 4: not allowed; give a whole number from 1 to 3, or all"):
-        train.run(small_config("finetune", steps=4), tmp_path / "run")
-    train.run(small_config("finetune", steps=1), tmp_path / "run")
-    before = file_digest(tmp_path / "run" / "metrics.json")
-    for file in (tmp_path / "run" / "checkpoint").iterdir():
-        file.unlink()
-    with pytest.raises(BadInput, match="its checkpoint is missing"):
-        train.run(small_config("finetune"), tmp_path / "run", resume=True)
-    assert file_digest(tmp_path / "run" / "metrics.json") == before
-
-
-@pytest.fixture
-def folder_of_images(tmp_path):
-    """4 classes of 6 + 2 noisy pictures of 32x32, and a configuration that reads them."""
-    from PIL import Image
-    chance = torch.Generator().manual_seed(3)
-    for part, count in (("train", 6), ("test", 2)):
-        for name in "abcd":
-            (tmp_path / "here" / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=chance)
-                Image.fromarray(pixels.numpy()).save(tmp_path / "here" / part / name / f"{i}.png")
-    return RunConfig.make(dict(method="lwf-mc", dataset="imagefolder", data_root=str(tmp_path / "here"), class_batch=2, profile="smoke",
-                               batch_size=4, epochs=2))
-
-
-def test_a_run_goes_on_where_its_images_have_moved_and_not_with_others(folder_of_images, tmp_path):
-    config, whole = folder_of_images, train.run(folder_of_images, tmp_path / "whole")
-    batches = iter(range(1000))
-    with pytest.raises(Interrupted):
-        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 3 else None)
-    (tmp_path / "here").rename(tmp_path / "there")
-    moved = config.model_copy(update={"data_root": str(tmp_path / "there")})
-    content = train.run(moved, tmp_path / "run", resume=True)
-    assert content["steps"][-1]["confusion"] == whole["steps"][-1]["confusion"] and content["config"]["data_root"] == moved.data_root
-    assert train.run(moved, tmp_path / "whole", resume=True)["config"]["data_root"] == config.data_root         # finished: stays
-    victim = next((tmp_path / "there" / "train" / "a").iterdir())
-    victim.unlink()
-    with pytest.raises(BadInput, match="this run began with other images"):
-        train.run(moved, tmp_path / "whole", resume=True)
-
-
-def test_every_environment_a_run_was_computed_in_is_recorded(tmp_path, monkeypatch):
-    batches, said = iter(range(1000)), []
-    with pytest.raises(Interrupted):
-        train.run(small_config("finetune"), tmp_path / "run", should_stop=lambda: 130 if next(batches) == 12 else None)
-    real = train.describe_environment
-    monkeypatch.setattr(train, "describe_environment", lambda *given: real(*given) | {"device": "another processor", "threads": 64})
-    content = train.run(small_config("finetune"), tmp_path / "run", resume=True, on_event=said.append)
-    first, second = content["environments"]
-    assert first["since"] == {"step": 1, "phase": "train", "epoch": 0, "batch": 0}
-    assert second["since"] == {"step": 1, "phase": "train", "epoch": 1, "batch": 3} and second["threads"] == 64
-    assert content["environment"]["device"] == "another processor" and first["device"] != "another processor"
-    notices = [event["text"] for event in said if event["event"] == "notice"]
-    assert any(text.startswith("device: ") and "another processor from here on" in text for text in notices)
-    row = bank.rows(content)[0]
-    assert row["device"] == row["threads"] == "mixed" and row["precision"] == "fp32"
-
-
-def test_a_checkpoint_from_before_environments_and_later_settings_goes_on(tmp_path, finished):
-    """As one is that was written by version 0.1.0."""
-    folder, content = finished("m2kd")
-    older, newer = interrupted_run(tmp_path / "run")
-    for path in (older, newer):
-        tensors, notes = storage.load_tensors(path)
-        del notes["environments"]
-        storage.save_tensors(path, tensors, notes | {"arithmetic": {"threads": 63, "precision": "fp32"}})
-    younger = ("augment", "prior", "normaliser", "steps")
-    for path in (tmp_path / "run" / "checkpoint").glob("models-*"):
-        tensors, notes = storage.load_tensors(path)
-        for name in younger:
-            del notes["notes"]["config"][name]
-        storage.save_tensors(path, tensors, notes)
-    stored = storage.load_json(tmp_path / "run" / "config.json")
-    for name in younger:
-        del stored["config"][name]
-    storage.save_json(tmp_path / "run" / "config.json", stored)
-    resumed = train.run(small_config("m2kd"), tmp_path / "run", resume=True)
-    assert resumed["steps"][-1]["confusion"] == content["steps"][-1]["confusion"]
-    assert bank.rows(resumed)[0]["threads"] == bank.rows(resumed)[0]["device"] == "mixed"
-    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
-
-
-def test_a_checkpoint_is_written_while_many_teachers_are_asked(tmp_path, finished):
-    def stop_while_asked():
-        return errors.TIME_LIMIT if any(frame.name == "soft_targets" for frame in traceback.extract_stack()) else None
-
-    with pytest.raises(Interrupted, match="the time limit is reached") as stop:
-        train.run(small_config("m2kd"), tmp_path / "run", should_stop=stop_while_asked)
-    assert stop.value.exit_status == 75
-    resumed = train.run(small_config("m2kd"), tmp_path / "run", resume=True)
-    assert timeless(resumed) == timeless(finished("m2kd")[1])
-
-
 def test_after_a_divergence_a_rate_is_named_that_can_work(tmp_path):
     with pytest.raises(Diverged, match=r"try --lr 2$"):
         train.run(small_config("finetune", lr=1e6), tmp_path / "run")
-
-
-# ---- the recipe's settings ------------------------------------------------------------------------------------------
 
 
 def test_with_crops_the_target_of_an_unshifted_image_is_that_of_the_matrix(tmp_path):
@@ -588,18 +274,6 @@ def test_a_crop_is_cut_from_the_bordered_image():
     cut = crops(images, torch.tensor([[0, 4], [8, 5]]))
     assert torch.equal(cut[0, :, 4:], images[0, :, :2]) and not cut[0, :, :4].any()             # moved down by 4
     assert torch.equal(cut[1, :, :2, :5], images[1, :, 4:, 1:]) and not cut[1, :, 2:].any() and not cut[1, :, :, 5:].any()
-
-
-@pytest.mark.system
-@pytest.mark.parametrize("method", ["m2kd", "icarl"])
-def test_a_run_with_crops_stopped_and_resumed_is_the_same_and_every_model_is_rebuilt(method, tmp_path, live):
-    config, batches = small_config(method, augment="crop"), iter(range(10_000))
-    whole = train.run(config, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 25 else None)
-    assert timeless(train.run(config, tmp_path / "run", resume=True)) == timeless(whole)
-    assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(tmp_path / "whole" / "snapshots.safetensors")
-    assert whole["steps"][0]["loss"] != train.run(small_config(method), tmp_path / "flips")["steps"][0]["loss"]
 
 
 def test_new_outputs_begin_at_their_prior_and_old_ones_stay(tmp_path):
