@@ -1,5 +1,6 @@
 """A head that looks at directions: its definition, and that a run with it keeps every promise of the others."""
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,11 +66,12 @@ def test_the_scale_is_learnt_and_every_model_has_its_own(whole):
     assert [past.reconstruct(step).scale.item() for step in (1, 2, 3)] == scales
 
 
-@pytest.mark.parametrize("after", [5, 25, 41])
-def test_stopped_anywhere_and_resumed_the_run_is_the_same(after, whole, tmp_path):
-    batches = iter(range(10_000))
-    with pytest.raises(Interrupted):
-        train.run(CONFIG, tmp_path / "run", method=ROW, should_stop=lambda: 130 if next(batches) == after else None)
+def test_stopped_anywhere_and_resumed_the_run_is_the_same(whole, tmp_path):
+    for before, after in pairwise((-1, 5, 25, 41)):
+        batches = iter(range(before + 1, 10_000))
+        with pytest.raises(Interrupted):
+            train.run(CONFIG, tmp_path / "run", resume=before >= 0, method=ROW,
+                      should_stop=lambda batches=batches, after=after: 130 if next(batches) == after else None)
     train.run(CONFIG, tmp_path / "run", resume=True, method=ROW)
     assert digest(tmp_path / "run") == digest(whole)
 

@@ -57,15 +57,16 @@ def test_a_row_may_bring_functions_of_its_own_for_the_masks(tmp_path, finished):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("after", [27, 62, 90])         # in the painter's phase of step 1, the classifier's of step 2, the painter's of step 2
-def test_a_run_stopped_and_resumed_draws_and_decides_the_same(after, tmp_path, finished):
+def test_a_run_stopped_and_resumed_draws_and_decides_the_same(tmp_path, finished):
     folder, content = finished("dgm")
-    asked = iter(range(10_000))
-    with pytest.raises(Interrupted):
-        train.run(small_config("dgm"), tmp_path / "run", should_stop=lambda: 130 if next(asked) == after else None)
-    (newest,) = sorted({notes["serial"]: notes["position"] for _, notes in map(storage.load_tensors, (tmp_path / "run" / "checkpoint").glob(
-        "state-*.safetensors"))}.items())[-1:]
-    assert (newest[1]["step"], newest[1]["phase"]) == {27: (1, "paint"), 62: (2, "train"), 90: (2, "paint")}[after]
+    for before, after, place in [(-1, 27, (1, "paint")), (27, 62, (2, "train")), (62, 90, (2, "paint"))]:
+        asked = iter(range(before + 1, 10_000))
+        with pytest.raises(Interrupted):
+            train.run(small_config("dgm"), tmp_path / "run", resume=before >= 0,
+                      should_stop=lambda asked=asked, after=after: 130 if next(asked) == after else None)
+        newest = max((notes["serial"], notes["position"]["step"], notes["position"]["phase"]) for _, notes in map(
+            storage.load_tensors, (tmp_path / "run" / "checkpoint").glob("state-*.safetensors")))
+        assert newest[1:] == place
     resumed = train.run(small_config("dgm"), tmp_path / "run", resume=True)
     assert digest(tmp_path / "run") == digest(folder)
     assert digest(tmp_path / "run", "snapshots.safetensors") == digest(folder, "snapshots.safetensors")
