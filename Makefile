@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses
 test: $(STAMP)
 	$(PYTEST)
 
-# What needs no kernel, server, browser or long training: most tests, in five to six minutes on two slow cores.
+# What needs no kernel, server, browser or long training: most tests, in three to four minutes on two slow cores.
 unit: $(STAMP)
 	$(PYTEST) -m "not system"
 
