@@ -1,5 +1,6 @@
 """Shared fixtures: one cache for the whole session, small real runs, and figures without a screen."""
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from m2kd_lite.config import RunConfig
-from m2kd_lite.errors import BadInput
+from m2kd_lite.errors import BadInput, Interrupted
 from m2kd_lite.method import metrics
 from m2kd_lite.training import train
 from m2kd_lite.training.device import prepare_device
@@ -39,6 +40,14 @@ def small_config(method: str, **changes) -> RunConfig:
     values = dict(method=method, dataset="digits", class_batch=4, profile="smoke", epochs=2, finetune_epochs=1,
                   train_per_class=20, test_per_class=10, batch_size=8)
     return RunConfig.make(values | changes)
+
+
+def stop_after(batch, config, folder, before=-1, **more) -> Interrupted:
+    """Train until a batch of the whole run, counted from 0, is done; `before`: the one after which an earlier call was stopped."""
+    batches = itertools.count(before + 1)
+    with pytest.raises(Interrupted) as stop:
+        train.run(config, folder, resume=before >= 0, should_stop=lambda: 130 if next(batches) == batch else None, **more)
+    return stop.value
 
 
 def file_digest(path):

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import file_digest, small_config
+from conftest import file_digest, small_config, stop_after
 
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.errors import DamagedFile, Interrupted
+from m2kd_lite.errors import DamagedFile
 from m2kd_lite.method.nets import IncrementalNet
 from m2kd_lite.method.snapshots import Snapshots
 from m2kd_lite.method.table import METHODS
@@ -68,10 +68,7 @@ def test_the_scale_is_learnt_and_every_model_has_its_own(whole):
 
 def test_stopped_anywhere_and_resumed_the_run_is_the_same(whole, tmp_path):
     for before, after in pairwise((-1, 5, 25, 41)):
-        batches = iter(range(before + 1, 10_000))
-        with pytest.raises(Interrupted):
-            train.run(CONFIG, tmp_path / "run", resume=before >= 0, method=ROW,
-                      should_stop=lambda batches=batches, after=after: 130 if next(batches) == after else None)
+        stop_after(after, CONFIG, tmp_path / "run", before, method=ROW)
     train.run(CONFIG, tmp_path / "run", resume=True, method=ROW)
     assert digest(tmp_path / "run") == digest(whole)
 

@@ -3,11 +3,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from conftest import file_digest, small_config
+from conftest import file_digest, small_config, stop_after
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.errors import BadInput, DamagedFile, Interrupted
+from m2kd_lite.errors import BadInput, DamagedFile
 from m2kd_lite.files import storage
 from m2kd_lite.method import painter_file
 from m2kd_lite.method.painter import Painter
@@ -60,10 +60,7 @@ def test_a_row_may_bring_functions_of_its_own_for_the_masks(tmp_path, finished):
 def test_a_run_stopped_and_resumed_draws_and_decides_the_same(tmp_path, finished):
     folder, content = finished("dgm")
     for before, after, place in [(-1, 27, (1, "paint")), (27, 62, (2, "train")), (62, 90, (2, "paint"))]:
-        asked = iter(range(before + 1, 10_000))
-        with pytest.raises(Interrupted):
-            train.run(small_config("dgm"), tmp_path / "run", resume=before >= 0,
-                      should_stop=lambda asked=asked, after=after: 130 if next(asked) == after else None)
+        stop_after(after, small_config("dgm"), tmp_path / "run", before)
         newest = max((notes["serial"], notes["position"]["step"], notes["position"]["phase"]) for _, notes in map(
             storage.load_tensors, (tmp_path / "run" / "checkpoint").glob("state-*.safetensors")))
         assert newest[1:] == place
@@ -76,9 +73,7 @@ def test_a_run_stopped_and_resumed_draws_and_decides_the_same(tmp_path, finished
 
 
 def test_a_checkpoint_with_another_painter_is_refused(tmp_path):
-    asked = iter(range(10_000))
-    with pytest.raises(Interrupted):
-        train.run(small_config("dgm"), tmp_path / "run", should_stop=lambda: 130 if next(asked) == 28 else None)
+    stop_after(28, small_config("dgm"), tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoint").glob("state-*.safetensors"):
         tensors, notes = storage.load_tensors(path)
         assert notes["position"]["phase"] == "paint" or "painter/weights.0" not in tensors

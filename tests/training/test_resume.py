@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import file_digest, small_config, timeless
+from conftest import file_digest, small_config, stop_after, timeless
 
 from m2kd_lite import data, errors
 from m2kd_lite.config import RunConfig
@@ -27,9 +27,7 @@ from m2kd_lite.training.rundir import read_run
 def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf16(tmp_path, compiler):
     config = small_config("m2kd", precision="bf16-compiled")
     train.run(config, tmp_path / "whole")
-    batches = iter(range(1000))
-    with pytest.raises(Interrupted):        # in step 2
-        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 30 else None)
+    stop_after(30, config, tmp_path / "run")        # in step 2
     train.run(config, tmp_path / "run", resume=True)
     assert len({file_digest(tmp_path / name / "snapshots.safetensors") for name in ("whole", "run")}) == 1
     run = read_run(tmp_path / "run")
@@ -39,9 +37,8 @@ def test_compiled_updates_are_resumed_to_the_same_bytes_and_measured_in_plain_bf
 
 @pytest.mark.system
 def test_a_resumed_run_may_change_its_arithmetic_and_is_still_found_again(tmp_path):
-    batches, said = iter(range(1000)), []
-    with pytest.raises(Interrupted):        # in step 2
-        train.run(small_config("m2kd"), tmp_path / "run", should_stop=lambda: 130 if next(batches) == 30 else None)
+    said = []
+    stop_after(30, small_config("m2kd"), tmp_path / "run")      # in step 2
     content = train.run(small_config("m2kd", precision="bf16"), tmp_path / "run", resume=True, on_event=said.append)
     assert [(environment["precision"], environment["since"]["step"]) for environment in content["environments"]] == [("fp32", 1), ("bf16", 2)]
     assert any(event["text"].startswith("precision: fp32 so far, bf16 from here on") for event in said if event["event"] == "notice")
@@ -66,11 +63,8 @@ def test_stopped_anywhere_and_resumed_the_run_is_the_same(method, stops, tmp_pat
     """One run, stopped after so many batches in all, again and again: what one stop loses shows in the last bytes."""
     folder, content = finished(method)
     for before, after in pairwise((-1, *stops)):
-        batches = iter(range(before + 1, 10_000))
-        with pytest.raises(Interrupted) as stop:
-            train.run(small_config(method), tmp_path / "run", resume=before >= 0,
-                      should_stop=lambda batches=batches, after=after: 130 if next(batches) == after else None)
-        assert stop.value.exit_status == 130 and "--resume" in str(stop.value)
+        stop = stop_after(after, small_config(method), tmp_path / "run", before)
+        assert stop.exit_status == 130 and "--resume" in str(stop)
     resumed = train.run(small_config(method), tmp_path / "run", resume=True)
     assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(folder / "snapshots.safetensors")
     assert timeless(resumed) == timeless(content)
@@ -122,9 +116,7 @@ def test_resuming_with_other_settings_names_the_setting(finished):
 
 
 def interrupted_run(folder, after=30):
-    batches = iter(range(10_000))
-    with pytest.raises(Interrupted):
-        train.run(small_config("m2kd"), folder, should_stop=lambda: 130 if next(batches) == after else None)
+    stop_after(after, small_config("m2kd"), folder)
     return sorted((folder / "checkpoint").glob("state-*.safetensors"), key=lambda p: storage.load_tensors(p)[1]["serial"])
 
 
@@ -229,9 +221,7 @@ def folder_of_images(tmp_path):
 
 def test_a_run_goes_on_where_its_images_have_moved_and_not_with_others(folder_of_images, tmp_path):
     config, whole = folder_of_images, train.run(folder_of_images, tmp_path / "whole")
-    batches = iter(range(1000))
-    with pytest.raises(Interrupted):
-        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 3 else None)
+    stop_after(3, config, tmp_path / "run")
     (tmp_path / "here").rename(tmp_path / "there")
     moved = config.model_copy(update={"data_root": str(tmp_path / "there")})
     content = train.run(moved, tmp_path / "run", resume=True)
@@ -244,9 +234,8 @@ def test_a_run_goes_on_where_its_images_have_moved_and_not_with_others(folder_of
 
 
 def test_every_environment_a_run_was_computed_in_is_recorded(tmp_path, monkeypatch):
-    batches, said = iter(range(1000)), []
-    with pytest.raises(Interrupted):
-        train.run(small_config("finetune"), tmp_path / "run", should_stop=lambda: 130 if next(batches) == 12 else None)
+    said = []
+    stop_after(12, small_config("finetune"), tmp_path / "run")
     real = train.describe_environment
     monkeypatch.setattr(train, "describe_environment", lambda *given: real(*given) | {"device": "another processor", "threads": 64})
     content = train.run(small_config("finetune"), tmp_path / "run", resume=True, on_event=said.append)
@@ -298,10 +287,9 @@ def test_a_checkpoint_is_written_while_many_teachers_are_asked(tmp_path, finishe
 @pytest.mark.system
 @pytest.mark.parametrize("method", ["m2kd", "icarl"])
 def test_a_run_with_crops_stopped_and_resumed_is_the_same_and_every_model_is_rebuilt(method, tmp_path, live):
-    config, batches = small_config(method, augment="crop"), iter(range(10_000))
+    config = small_config(method, augment="crop")
     whole = train.run(config, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        train.run(config, tmp_path / "run", should_stop=lambda: 130 if next(batches) == 25 else None)
+    stop_after(25, config, tmp_path / "run")
     assert timeless(train.run(config, tmp_path / "run", resume=True)) == timeless(whole)
     assert file_digest(tmp_path / "run" / "snapshots.safetensors") == file_digest(tmp_path / "whole" / "snapshots.safetensors")
     assert whole["steps"][0]["loss"] != train.run(small_config(method), tmp_path / "flips")["steps"][0]["loss"]

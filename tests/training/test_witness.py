@@ -1,10 +1,10 @@
 """What the live network said when each step ended: recorded, kept over a kill, and the same as the rebuilt models say."""
 import pytest
 import torch
-from conftest import small_config
+from conftest import small_config, stop_after
 
 from m2kd_lite.data.stream import ClassStream
-from m2kd_lite.errors import BadInput, DamagedFile, Interrupted
+from m2kd_lite.errors import BadInput, DamagedFile
 from m2kd_lite.files import storage
 from m2kd_lite.method.snapshots import Snapshots
 from m2kd_lite.training import train, witness
@@ -36,9 +36,7 @@ def test_another_model_is_seen(finished):
 
 def test_a_run_that_was_stopped_remembers_what_was_said(finished, tmp_path):
     folder, _ = finished("m2kd")
-    asked = iter(range(10**6))
-    with pytest.raises(Interrupted):
-        train.run(small_config("m2kd"), tmp_path / "run", should_stop=lambda: 130 if next(asked) > 60 else None)
+    stop_after(61, small_config("m2kd"), tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoint").iterdir()) and not (tmp_path / "run" / witness.FILE).exists()
     train.run(small_config("m2kd"), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / witness.FILE).read_bytes() == (folder / witness.FILE).read_bytes()
@@ -49,9 +47,7 @@ def test_a_run_that_was_stopped_remembers_what_was_said(finished, tmp_path):
     (lambda tensors: tensors.update({"live/step001": torch.zeros(witness.WATCHED, 3)}), "live/step001"),
     (lambda tensors: tensors.update({"live/step009": torch.zeros(witness.WATCHED, 4)}), "live/step009")])
 def test_a_checkpoint_with_other_words_is_refused(spoil, where, tmp_path):
-    asked = iter(range(10**6))
-    with pytest.raises(Interrupted):
-        train.run(small_config("lwf-mc"), tmp_path / "run", should_stop=lambda: 130 if next(asked) > 30 else None)
+    stop_after(31, small_config("lwf-mc"), tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoint").glob("state-*"):
         tensors, notes = storage.load_tensors(path)
         if notes["models"]:
