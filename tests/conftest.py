@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from m2kd_lite.config import RunConfig
 from m2kd_lite.errors import BadInput, Interrupted
@@ -48,6 +49,17 @@ def stop_after(batch, config, folder, before=-1, **more) -> Interrupted:
     with pytest.raises(Interrupted) as stop:
         train.run(config, folder, resume=before >= 0, should_stop=lambda: 130 if next(batches) == batch else None, **more)
     return stop.value
+
+
+def write_pictures(folder, train, test):
+    """Noise of 32x32 pixels in an ImageFolder's layout: so many pictures of each of 4 classes."""
+    chance = torch.Generator().manual_seed(3)
+    for part, count in (("train", train), ("test", test)):
+        for name in "abcd":
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=chance)
+                Image.fromarray(pixels.numpy()).save(folder / part / name / f"{i}.png")
 
 
 def file_digest(path):

@@ -15,7 +15,7 @@ import nbformat
 import psutil
 import pytest
 import torch
-from conftest import small_config
+from conftest import small_config, write_pictures
 from test_cli import call
 
 import m2kd_lite
@@ -288,14 +288,7 @@ def test_a_kernel_is_killed_the_sweep_is_stopped_and_goes_on_to_the_same_bytes(t
 
 
 def test_a_time_limit_between_cells_and_within_one_and_images_that_move_meanwhile(tmp_path):
-    from PIL import Image
-    chance = torch.Generator().manual_seed(3)
-    for part, count in (("train", 8), ("test", 2)):
-        for name in "abcd":
-            (tmp_path / "here" / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=chance)
-                Image.fromarray(pixels.numpy()).save(tmp_path / "here" / part / name / f"{i}.png")
+    write_pictures(tmp_path / "here", train=8, test=2)
     text = "base: {dataset: imagefolder, data_root: %s, class_batch: 2, profile: smoke, batch_size: 4, epochs: 60}\ngrid: {method: [finetune, m2kd]}"
     found, out = plan(spec(tmp_path, text % (tmp_path / "here"))), tmp_path / "out"
     with pytest.raises(Interrupted, match="the time limit is reached; finished: 1 of 2 cells") as between:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import file_digest, small_config, stop_after, timeless
+from conftest import file_digest, small_config, stop_after, timeless, write_pictures
 
 from m2kd_lite import data, errors
 from m2kd_lite.config import RunConfig
@@ -60,7 +60,7 @@ def test_the_steps_that_are_left_may_be_computed_in_other_arithmetic(tmp_path):
     *((method, (1, 5, 17, 25, 41, 48)) for method in ("lwf-mc", "m2kd")),
     *((method, (5, 29, 41)) for method in ("icarl", "scaled", "rwalk"))])
 def test_stopped_anywhere_and_resumed_the_run_is_the_same(method, stops, tmp_path, finished):
-    """One run, stopped after so many batches in all, again and again: what one stop loses shows in the last bytes."""
+    """One run, stopped after each of these batches in turn: what one stop loses shows in the last bytes."""
     folder, content = finished(method)
     for before, after in pairwise((-1, *stops)):
         stop = stop_after(after, small_config(method), tmp_path / "run", before)
@@ -207,14 +207,7 @@ def test_more_steps_than_there_are_or_a_lost_checkpoint_are_said(tmp_path):
 @pytest.fixture
 def folder_of_images(tmp_path):
     """4 classes of 6 + 2 noisy pictures of 32x32, and a configuration that reads them."""
-    from PIL import Image
-    chance = torch.Generator().manual_seed(3)
-    for part, count in (("train", 6), ("test", 2)):
-        for name in "abcd":
-            (tmp_path / "here" / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=chance)
-                Image.fromarray(pixels.numpy()).save(tmp_path / "here" / part / name / f"{i}.png")
+    write_pictures(tmp_path / "here", train=6, test=2)
     return RunConfig.make(dict(method="lwf-mc", dataset="imagefolder", data_root=str(tmp_path / "here"), class_batch=2, profile="smoke",
                                batch_size=4, epochs=2))
 
