@@ -16,17 +16,18 @@ from m2kd_lite.pictures.explorer import Curve, draw_curve
 from m2kd_lite.pictures.plots import COLOURS, MARKS, new_figure
 
 
-def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]], title: str) -> Figure:
-    """Accuracy on all seen classes, one panel a class batch (Figure 4 a-c): lines are ours, hollow marks the paper's.
+def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]], title: str, accuracy: str = "top-1") -> Figure:
+    """Accuracy on all seen classes, one panel a class batch (Figure 4): lines are ours, hollow marks the paper's.
 
     Parameters
     ----------
     panels : what a panel is called, to (curves by name, names of what was not run), as `paper.curves` gives them.
+    accuracy : which one the curves show, for the axis and the text alternative.
     """
     names = {name for curves, _ in panels.values() for name in curves}
     width = max(6.4, 3.3 * len(panels) + 0.4)
     columns = int(width / 3)        # of the legend; its rows want room of their own
-    figure, axes = new_figure(_panels_in_words(panels), width, 3.6 + 0.2 * -(-len(names) // columns), columns=len(panels))
+    figure, axes = new_figure(_panels_in_words(panels, accuracy), width, 3.6 + 0.2 * -(-len(names) // columns), columns=len(panels))
     axes = axes if len(panels) > 1 else [axes]
     highest = [value for curves, _ in panels.values() for curve in curves.values()
                for value in (*curve.top1.flat, *(top1 for _, top1 in curve.paper))]
@@ -44,14 +45,14 @@ def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str
         if not curves:
             axis.set_xticks([])
         legend |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axes[0].set_ylabel("top-1 accuracy on all of them (%)")
+    axes[0].set_ylabel(f"{accuracy} accuracy on all of them (%)")
     if legend:
         figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
 
-def _panels_in_words(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]]) -> str:
+def _panels_in_words(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]], accuracy: str) -> str:
     told = []
     for name, (curves, lacking) in panels.items():
         said = [f"{method} ends at {curve.top1.mean(0)[-1]:.1f} %" for method, curve in curves.items() if len(curve.top1)]
@@ -60,7 +61,7 @@ def _panels_in_words(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[st
         said += [f"the paper's {method} ends at {curve.paper[-1][1]:.1f} %" for method, curve in curves.items() if len(curve.paper)]
         said += [f"not run: {', '.join(lacking)}"] if lacking else []
         told.append(f"{name}: {'; '.join(said)}.")
-    return "Line charts of top-1 accuracy against the number of classes seen. " + " ".join(told)
+    return f"Line charts of {accuracy} accuracy against the number of classes seen. " + " ".join(told)
 
 
 def points_beside(ours: Mapping[str, Sequence[float]], paper: Mapping[str, float], what: str, title: str) -> Figure:

@@ -24,7 +24,8 @@ def test_panels_draw_ours_and_the_papers_and_say_what_was_not_run():
 
 
 def test_one_panel_or_none_of_it_run_is_still_a_figure():
-    assert plots.png(pictures.paper.accuracy_panels({"5 a step": ({}, ["FT"])}, "Figure 4"))
+    figure = pictures.paper.accuracy_panels({"5 a step": ({}, ["FT"])}, "Figure 4", "top-5")
+    assert plots.png(figure) and "top-5" in figure.axes[0].get_ylabel() and "top-5" in figure.alt_text
 
 
 def test_points_show_every_run_and_name_what_was_not_run():

@@ -158,6 +158,19 @@ def test_curves_have_our_runs_the_papers_marks_and_the_names_of_what_is_lacking(
     assert shown["M²KD, ratio 0.8"].paper == list(zip((20, 40, 60, 80, 100), TABLE_1[0.8], strict=True))
 
 
+def test_top_5_stands_where_top_1_stood_run_by_run_and_what_is_left_of_a_step_stays():
+    config = paper.paper_run("ilsvrc-small", "lwf-mc", 20)
+    both = [rows(config.model_copy(update={"seed": seed}), [50.0, 30.0]) for seed in (0, 1)]
+    for run, five in zip(both, ([90.0, 70.0], [80.0, 50.0]), strict=True):
+        for row, value in zip(run, five, strict=True):
+            row["top5"] = value
+    shown, _ = paper.curves(paper.top5(table(*both)), [config], "abc")
+    assert shown["LwF-MC"].top1.tolist() == [[90, 70], [80, 50]]
+    assert [run[-1]["average_incremental_accuracy"] for run in paper.runs(paper.top5(table(*both)), config, "abc")] == [80, 65]
+    assert paper.runs(paper.top5(table(*both)), config, "abc")[0][1]["accuracy_by_step"] == [30, 30]
+    assert paper.runs(table(*both), config, "abc")[0][0]["top1"] == 50
+
+
 def test_confusion_matrices_are_summed_over_the_seeds():
     config = RunConfig.make(dict(method="lwf-mc", class_batch=1))
     bank_table = table(rows(config, [50.0, 50]), rows(config.model_copy(update={"seed": 1}), [50.0, 50]))
