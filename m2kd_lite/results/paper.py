@@ -40,16 +40,17 @@ SETTINGS: dict[str, dict[str, object]] = {
     "ilsvrc-small": {"dataset": "imagefolder", "data_root": "elsewhere", "backbone": "resnet18", "epochs": 60, "milestones": (20, 40)},
 }
 OURS = {"cifar100": "cifar100"}
-# Images that were read from a folder, by the beginning of their SHA-256: the paper's name of the data set.
-KNOWN_IMAGES = {"400ca84ce900994e": "cifar100"}
+# Images that were read from a folder, by the beginning of their SHA-256: the paper's name of the data set, or that of the one in the place
+# of its subset of ImageNet.
+KNOWN_IMAGES = {"400ca84ce900994e": "cifar100", "86a98c5dc8c0785b": "tiny-imagenet"}
 ANY_PRECISION = "auto"              # of a configuration that runs are looked for with: whatever they were computed in
 NUMBERS = ("source", "dataset", "class_batch", "method", "pruning_ratio", "step", "measure", "paper")
 # The lines of the figures; EWC stands for the penalties' simplest relative and is not in the paper. DGM is a line of (d) and (e), whose
 # images are larger than what our painter draws; at the size of a lesson it stands beside the others.
 FIGURE_4 = ("finetune", "lwf-mc", "scaled", "rwalk", "ewc", "m2kd-no-pruning", "m2kd", "joint")
 FIGURE_5 = EXEMPLAR_METHODS
-TITLES = {"cifar100": "CIFAR-100", "ilsvrc-small": "iILSVRC-small", **{name: method.title for name, method in METHODS.items()},
-          "hybrid1": "hybrid1 (iCaRL, network alone)"}
+TITLES = {"cifar100": "CIFAR-100", "ilsvrc-small": "iILSVRC-small", "tiny-imagenet": "Tiny ImageNet, 100 classes",
+          **{name: method.title for name, method in METHODS.items()}, "hybrid1": "hybrid1 (iCaRL, network alone)"}
 MEASURES = {"top1": "top-1 (%)", "average_incremental_accuracy": "average (%)",
             "megabytes_added": "MB added since step 1"}
 # iCaRL's paper calls a network that learns as iCaRL does, and decides by its own largest output, hybrid1: our iCaRL runs measure both.
