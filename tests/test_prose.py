@@ -348,6 +348,28 @@ def crops_gain():
     return tried["crop"] - tried["flip"]
 
 
+def tiny_rows():
+    """The table of Tiny ImageNet, a run a row: top-5 after each step and its mean, top-1 on average, what is left of step 1, bytes added."""
+    table = bank_of("tiny_imagenet.csv")
+    assert (set(table.backbone), set(table.epochs), set(table.profile), set(table.seed), set(table.class_batch)) == ({"resnet18"}, {60}, {"paper"}, {0}, {20})
+    for method, run in table.sort_values("step").groupby("method"):
+        first, last = run.iloc[0], run.iloc[-1]
+        assert len(run) == 5
+        cells = [*run.top5, run.top5.mean(), last.average_incremental_accuracy, last.accuracy_by_step[0]]
+        added = last.bytes_total - first.bytes_total + first.bytes_exemplars
+        yield f"| `{method}` | {' | '.join(f'{value:.1f}' for value in cells)} | {added:,} |"
+
+
+def test_the_table_of_tiny_imagenet_is_the_bank_s_and_notebook_08_draws_it():
+    rows = list(tiny_rows())
+    assert rows and not [row for row in rows if row not in MEASURED.read_text()], "\n".join(rows)
+    cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
+    printed = "".join(output.get("text", "") for cell in cells if cell.id == "paper-44" for output in cell.outputs)
+    for method, run in bank_of("tiny_imagenet.csv").sort_values("step").groupby("method"):
+        line = rf"20 classes a step, {re.escape(title_of(method, 0.8))} +" + " +".join(f"{value:.1f}" for value in run.top5)
+        assert re.search(line, printed), line
+
+
 def prior_gain():
     """What a prior adds to the first step of section 4.1 to the letter, in points."""
     first, whole = bank_of("step1.csv"), bank_of("paper.csv")
