@@ -364,7 +364,9 @@ def test_the_table_of_tiny_imagenet_is_the_bank_s_and_notebook_08_draws_it():
     rows = list(tiny_rows())
     assert rows and not [row for row in rows if row not in MEASURED.read_text()], "\n".join(rows)
     cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
-    printed = "".join(output.get("text", "") for cell in cells if cell.id == "paper-44" for output in cell.outputs)
+    listed, printed = ("".join(output.get("text", "") for cell in cells if cell.id == name for output in cell.outputs) for name in ("paper-05", "paper-44"))
+    of_the_paper = bank_of("paper.csv").groupby(["profile", "method", "class_batch"]).ngroups
+    assert listed.count("at the paper's size: ") == of_the_paper            # these images are not the paper's
     for method, run in bank_of("tiny_imagenet.csv").sort_values("step").groupby("method"):
         line = rf"20 classes a step, {re.escape(title_of(method, 0.8))} +" + " +".join(f"{value:.1f}" for value in run.top5)
         assert re.search(line, printed), line
