@@ -363,6 +363,10 @@ def tiny_rows():
 def test_the_table_of_tiny_imagenet_is_the_bank_s_and_notebook_08_draws_it():
     rows = list(tiny_rows())
     assert rows and not [row for row in rows if row not in MEASURED.read_text()], "\n".join(rows)
+    top5 = bank_of("tiny_imagenet.csv").pivot(index="step", columns="method", values="top5")
+    margins = (top5["m2kd-no-pruning"] - top5["lwf-mc"]).to_list()
+    assert margins[0] == min(margins) > 0 and margins[-1] == max(margins)
+    assert f"from {margins[0]:.1f} points after the first step to {margins[-1]:.1f} after the last" in " ".join(MEASURED.read_text().split())
     cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
     listed, printed = ("".join(output.get("text", "") for cell in cells if cell.id == name for output in cell.outputs) for name in ("paper-05", "paper-44"))
     of_the_paper = bank_of("paper.csv").groupby(["profile", "method", "class_batch"]).ngroups
