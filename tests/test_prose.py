@@ -10,6 +10,8 @@ from spellchecker import SpellChecker
 
 from benchmarks import fill
 from m2kd_lite.config import EXEMPLAR_METHODS, RunConfig
+from m2kd_lite.data.stream import class_columns
+from m2kd_lite.method import metrics
 from m2kd_lite.method.table import METHODS, title_of
 from m2kd_lite.results import bank, paper
 from m2kd_lite.results.paper import FIGURE_4
@@ -236,7 +238,7 @@ def paper_size_claims():
         "README.md": [*with_recipe["README.md"], *by_ten["README.md"],
                       f"above LwF-MC after every step, by {by}. It is below the paper's numbers by {short.min():.1f} to {short.max():.1f}. With iCaRL's "
                       f"schedule and a prior it gains {more} after every step, and is {missing.min():.1f} to {missing.max():.1f} below"],
-        "08_paper_figures.ipynb": [*with_recipe["08_paper_figures.ipynb"], *by_ten["08_paper_figures.ipynb"],
+        "08_paper_figures.ipynb": [*with_recipe["08_paper_figures.ipynb"], *by_ten["08_paper_figures.ipynb"], *placed_claims(),
                                    f"{short[0]:.1f} points are missing after step 1, {later} after the others",
                                    f"gains {more} after every step: {missing[0]:.1f} points are missing after step 1, {still} after the others",
                                    f"falls by {third} points from the third step to the fourth and by {fourth} to the fifth; ours falls by "
@@ -332,6 +334,68 @@ def newest_shares():
     """Figure 1, from the runs by ten: how much of the old classes' images LwF-MC and M²KD put into the newest ten."""
     ends = bank_of("paper.csv").query("class_batch == 10 and step == 10").set_index("method").confusion.map(bank.confusion_matrix)
     return [ends[method][:90, 90:].sum() / ends[method][:90].sum() for method in ("lwf-mc", "m2kd")]
+
+
+def where(confusion, class_batch):
+    """`metrics.destinations` of a confusion matrix as a bank has it."""
+    return metrics.destinations(bank.confusion_matrix(confusion), class_columns(100, class_batch)).numpy()
+
+
+def decided(shares):
+    """Per cent of all images that are placed in the right step, and of these, that get the right class."""
+    own = shares[:, :2].sum(1).mean()
+    return 100 * own, 100 * shares[:, 0].mean() / own
+
+
+def placed():
+    """Where the images of each run at the paper's size go after its last step, by (profile, class batch, method)."""
+    ends = bank_of("paper.csv").query("classes_seen == 100")
+    return {(row.profile, row.class_batch, row.method): where(row.confusion, row.class_batch) for row in ends.itertuples()}
+
+
+def placed_claims():
+    """What notebook 08 says of where the images go, by its own runs."""
+    whole, by_ten = (placed()["icarl-recipe", batch, method] for batch, method in ((20, "m2kd-no-pruning"), (10, "m2kd")))
+    own, named = decided(whole)
+    return [f"names the class of {named:.0f} %, to the end. But it places only {own:.0f} % of all images there; guessing would place {100 / len(whole):.0f} %",
+            f"it takes {100 * by_ten[-1, 2]:.0f} % of the newest images for older classes", f"The {named:.0f} % flatter"]
+
+
+def test_which_step_and_which_class_of_it_is_the_bank_s():
+    runs, text, readme = placed(), *(" ".join(page.read_text().split()) for page in (MEASURED, README))
+    cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
+    printed = "".join(output.get("text", "") for cell in cells if cell.id == "paper-46" for output in cell.outputs)
+    for (profile, batch, method), shares in runs.items():
+        own, named = decided(shares)
+        recipe = ", iCaRL's recipe" if profile == "icarl-recipe" else ""
+        assert f"| `{method}`, by {batch}{recipe} | {own:.0f} | {named:.0f} | {100 * shares[-1, 2]:.0f} | {100 * shares[:-1, 3].mean():.0f} |" in text
+        line = rf"{batch} classes a step, {re.escape(title_of(method, 0.8 if batch == 20 else 0.75))} +in the right step +{own:.1f}%, the right class of these +{named:.1f}%"
+        assert not recipe or re.search(line, printed)
+    assert len(runs) == len(re.findall(r"(?m)^\| `[^`]+`, by \d", MEASURED.read_text()))
+    right_step, right_class = zip(*map(decided, runs.values()), strict=True)
+    by_20 = [own for own, (_, batch, _) in zip(right_step, runs, strict=True) if batch == 20]
+    assert f"Of the images placed in the right step, {min(right_class):.0f} to {max(right_class):.0f} % get the right class; by twenty only {min(by_20):.0f} to " \
+           f"{max(by_20):.0f} % are placed there" in text
+    newest = f"takes {100 * runs['icarl-recipe', 10, 'm2kd'][-1, 2]:.0f} % of the newest images for older classes"
+    assert newest in text and newest in readme
+    right_step, right_class = zip(*(decided(shares) for (profile, batch, _), shares in runs.items() if (profile, batch) == ("icarl-recipe", 20)), strict=True)
+    assert f"{min(right_class):.0f} to {max(right_class):.0f} % get the right class, but only {min(right_step):.0f} to {max(right_step):.0f} % are placed there" in readme
+    small = bank_of("cifar_lab.csv").query("classes_seen == 100").groupby("method").confusion
+    joint, whole, chain = (decided(sum(where(text, 20) for text in small.get_group(method)) / 3) for method in ("joint", "m2kd-no-pruning", "lwf-mc"))
+    assert "places {:.0f} % in the right step and names the class of {:.0f} % of these; M²KD without pruning {:.0f} and {:.0f} %, LwF-MC {:.0f} and {:.0f} %".format(
+        *joint, *whole, *chain) in text
+
+
+def test_what_models_say_of_unseen_images_is_the_table_of_benchmarks():
+    table, text = pd.read_csv(ROOT / "benchmarks" / "unseen.csv"), " ".join(MEASURED.read_text().split())
+    first = table[table.step == 1].set_index(["of", "method"])
+    (chain, whole), (tiny_chain, tiny_whole) = ([first.loc[of, method] for method in ("lwf-mc", "m2kd-no-pruning")] for of in (1, 5))
+    left = bank_of("tiny_imagenet.csv").query("step == 5").set_index("method").accuracy_by_step.str[0]
+    assert f"apart with {tiny_chain.learnt:.1f} % after step 1 and with {tiny_chain.kept:.1f} % after step 5, M²KD without pruning with {tiny_whole.learnt:.1f} " \
+           f"and {tiny_whole.kept:.1f} %. Among all hundred classes it is {left['lwf-mc']:.1f} and {left['m2kd-no-pruning']:.1f} %" in text
+    assert f"is {chain.own:.2f} on average (LwF-MC; M²KD {whole.own:.2f}), and on images of the next twenty classes {chain.next:.2f} ({whole.next:.2f})" in text
+    after = bank_of("paper.csv").query("profile == 'paper' and step == 1").set_index("method").top1        # the same models: all seen is the first step
+    assert [chain.learnt, whole.learnt] == pytest.approx([after["lwf-mc"], after["m2kd-no-pruning"]], abs=0.1)
 
 
 def test_the_table_of_the_first_step_is_the_bank_s():

@@ -13,6 +13,7 @@ from m2kd_lite.data.shards import Images
 from m2kd_lite.method.nets import at_once
 
 BATCH = 500
+DESTINATIONS = ("the right class", "another class of its step", "a class of an earlier step", "a class of a later step")
 
 
 @torch.no_grad()
@@ -83,6 +84,29 @@ def forgetting(accuracy_by_step: Sequence[Sequence[float]]) -> float:
     last = accuracy_by_step[-1]
     falls = [max(row[j] for row in accuracy_by_step[j:-1]) - last[j] for j in range(len(last) - 1)]
     return sum(falls) / len(falls) if falls else 0.0
+
+
+def destinations(confusion: Sequence[Sequence[int]], columns: Sequence[range]) -> Tensor:
+    """Where the images of each step's classes end up: a prediction says which step a class came with, and which class of it.
+
+    Parameters
+    ----------
+    confusion : (classes, classes) counts; rows are the true class.
+    columns : the class columns of steps 1..k.
+
+    Returns
+    -------
+    (k, 4) float64, shares of a step's images, in the order of `DESTINATIONS`. The first is the step's accuracy, the first two are what is placed in
+    the right step.
+    """
+    counts = torch.as_tensor(confusion, dtype=torch.float64)
+    rows = []
+    for own in columns:
+        placed = counts[own.start:own.stop]
+        right = placed[:, own.start:own.stop].trace()
+        rows.append(torch.stack([right, placed[:, own.start:own.stop].sum() - right, placed[:, :own.start].sum(), placed[:, own.stop:].sum()])
+                    / placed.sum())
+    return torch.stack(rows)
 
 
 def frontier(carried: Sequence[float], accuracy: Sequence[float]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The paper's figures with ours in them: Figure 4 panel by panel, and Table 1 as points.
+"""The paper's figures with ours in them: Figure 4 panel by panel, Table 1 as points, and Figure 1 in sums.
 
 The same rules as in `plots.py`, whose helper these use. What is not there is said in the picture and in its text alternative.
 Called by `notebooks/08_paper_figures.ipynb` with what `paper.py` finds in the banks.
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from m2kd_lite.method.metrics import DESTINATIONS
 from m2kd_lite.pictures.explorer import Curve, draw_curve
-from m2kd_lite.pictures.plots import COLOURS, MARKS, new_figure
+from m2kd_lite.pictures.plots import COLOURS, HATCHES, MARKS, new_figure
 
 
 def accuracy_panels(panels: Mapping[str, tuple[Mapping[str, Curve], Sequence[str]]], title: str, accuracy: str = "top-1") -> Figure:
@@ -102,3 +103,28 @@ def _points_in_words(ours: Mapping[str, Sequence[float]], paper: Mapping[str, fl
         said += [f"the paper {paper[name]:.1f}"] if name in paper else []
         told.append(f"{name}: {'; '.join(said)}.")
     return f"Points: {what}, by setting. " + " ".join(told)
+
+
+def destinations(shares: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Stacked bars, one panel a run: what the images of each step's classes are taken for.
+
+    Parameters
+    ----------
+    shares : a run's name to (steps, 4), as `metrics.destinations` gives them.
+    """
+    told = "; ".join(f"{name} takes {100 * rows[:, :2].sum(1).mean():.0f} % of a step's images for classes of that step, {100 * rows[:, 0].mean():.0f} % for "
+                     "the right one" for name, rows in shares.items())
+    figure, axes = new_figure(f"Stacked bars of what each step's images are taken for. On average over the steps {told}.",
+                              0.8 + 2.6 * len(shares), 3.9, columns=len(shares))
+    axes = axes if len(shares) > 1 else [axes]
+    for axis, (name, rows) in zip(axes, shares.items(), strict=True):
+        steps, bottom = np.arange(1, len(rows) + 1), np.zeros(len(rows))
+        for part, colour, hatch, values in zip(DESTINATIONS, (0, 5, 4, 1), HATCHES[:4], 100 * rows.T, strict=True):
+            axis.bar(steps, values, bottom=bottom, color=COLOURS[colour], hatch=hatch, label=part, width=0.8, edgecolor="white", linewidth=0.5)
+            bottom += values
+        axis.set(xlabel="images of step", xticks=steps, ylim=(0, 100), yticks=range(0, 101, 20))
+        axis.set_title(name, loc="left", fontsize=11)
+    axes[0].set_ylabel("% of them, taken for")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, 2 * len(shares)), frameon=False, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure

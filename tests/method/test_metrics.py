@@ -25,6 +25,15 @@ def test_step_results_by_hand():
     assert out["confusion"] == [[1, 1, 0], [0, 1, 0], [2, 0, 1]] and out["classes_seen"] == 3
 
 
+def test_destinations_add_up_and_begin_with_the_accuracy_of_the_step():
+    confusion = [[3, 1, 0, 0, 4], [0, 2, 1, 1, 0], [1, 0, 0, 2, 1], [0, 0, 0, 0, 8], [2, 0, 1, 1, 4]]
+    shares = metrics.destinations(confusion, [range(0, 2), range(2, 4), range(4, 5)])
+    assert (12 * shares[0]).tolist() == pytest.approx([5, 1, 0, 6])          # right, another of its step, earlier, later
+    assert (12 * shares[1]).tolist() == pytest.approx([0, 2, 1, 9])
+    assert (8 * shares[2]).tolist() == pytest.approx([4, 0, 4, 0])
+    assert shares.sum(1).tolist() == pytest.approx([1, 1, 1]) and shares.shape == (3, len(metrics.DESTINATIONS))
+
+
 def test_predict_ranks_by_the_main_head_over_batches(monkeypatch):
     scores = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
 

@@ -1,7 +1,9 @@
 """The paper's figures with ours in them: what is there is drawn and said, and so is what is not."""
 import numpy as np
+import pytest
 
 from m2kd_lite import pictures
+from m2kd_lite.method import metrics
 from m2kd_lite.method.table import METHODS
 from m2kd_lite.pictures import plots
 from m2kd_lite.pictures.explorer import Curve
@@ -39,6 +41,19 @@ def test_points_show_every_run_and_name_what_was_not_run():
 
 def test_points_without_any_run_are_still_a_figure():
     assert plots.png(pictures.paper.points_beside({"0.6": []}, {}, "average (%)", "Table 1"))
+
+
+def test_bars_of_destinations_reach_a_hundred_and_are_told_apart_without_colour():
+    shares = np.array([[0.5, 0.1, 0.0, 0.4], [0.7, 0.1, 0.2, 0.0]])
+    figure = pictures.paper.destinations({"LwF-MC": shares, "M²KD": shares[::-1]}, "Where they go")
+    for axis, rows in zip(figure.axes, (shares, shares[::-1]), strict=True):
+        assert [[bar.get_height() for bar in part] for part in axis.containers] == pytest.approx(100 * rows.T)
+        tops = [bar.get_y() + bar.get_height() for bar in axis.containers[-1]]
+        assert tops == pytest.approx([100, 100])
+        assert len({part[0].get_hatch() for part in axis.containers}) == len({part[0].get_facecolor() for part in axis.containers}) == 4
+    assert [text.get_text() for text in figure.legends[0].texts] == list(metrics.DESTINATIONS)
+    assert "LwF-MC takes 70 % of a step's images for classes of that step, 60 % for the right one" in figure.alt_text
+    assert plots.png(pictures.paper.destinations({"M²KD": shares}, "One run"))
 
 
 def test_no_two_methods_are_drawn_alike_not_even_without_colour():
