@@ -216,7 +216,10 @@ def test_profiles_fill_in_what_is_not_said():
     assert paper.milestones == (40,) and paper.gamma == 0.2 and paper.momentum == 0.9 and paper.weight_decay == 1e-5
     assert paper.alpha == 0.5 and paper.lambda_aux == 1.0 and paper.class_order == "icarl"
     assert [paper.learning_rate(e) for e in (0, 39, 40, 79)] == pytest.approx([2.0, 2.0, 0.4, 0.4])
-    assert paper.finetune_rate() == pytest.approx(0.4)
+    assert {paper.finetune_rate(epoch) for epoch in range(15)} == {paper.learning_rate(79)} and paper.learning_rate(79) == pytest.approx(0.4)
+    whole = RunConfig.make({"profile": "icarl-recipe", "finetune_schedule": "whole"})
+    assert [whole.finetune_rate(epoch) for epoch in range(15)] == pytest.approx(10 * [2.0] + 3 * [0.4] + 2 * [0.08])
+    assert RunConfig.make({"finetune_schedule": "whole"}).finetune_rate(0) == RunConfig.make({}).finetune_rate(0) == pytest.approx(0.4)      # of a single epoch
     assert RunConfig.make({"class_batch": 10}).pruning_ratio == 0.75 and RunConfig.make({"class_batch": "20"}).pruning_ratio == 0.8
     assert RunConfig.make({"epochs": 1}).milestones == ()
     subset = RunConfig.make({"profile": "paper", "epochs": 60, "milestones": "20,40", "backbone": "resnet18"})

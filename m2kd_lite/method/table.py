@@ -124,7 +124,7 @@ def check_possible(method: Method, config: RunConfig, shape: Sequence[int], clas
 
 def unused_settings(method: Method) -> tuple[str, ...]:
     """Settings at which a row does not look: runs of it that differ in nothing else are the same run."""
-    return ((() if method.prunes else ("pruning_ratio", "finetune_epochs"))
+    return ((() if method.prunes else ("pruning_ratio", "finetune_epochs", "finetune_schedule"))
             + (("prior",) if method.softmax else ())
             + (() if method.auxiliary else ("alpha", "lambda_aux"))
             + (() if method.keeps_exemplars else ("exemplars",))

@@ -162,7 +162,7 @@ class _Run:
                 self._enter("paint" if state.painter else "done")
         if position.phase == "finetune":
             movable = {name: mask == position.step for name, mask in state.masks.items()}
-            self.phase(training, movable, self.config.finetune_epochs, lambda epoch: self.config.finetune_rate(), ask)
+            self.phase(training, movable, self.config.finetune_epochs, self.config.finetune_rate, ask)
             self._enter("done")
         if position.phase == "paint":
             self.paint(images, labels)

@@ -250,7 +250,7 @@ def test_a_checkpoint_from_before_environments_and_later_settings_goes_on(tmp_pa
         tensors, notes = storage.load_tensors(path)
         del notes["environments"]
         storage.save_tensors(path, tensors, notes | {"arithmetic": {"threads": 63, "precision": "fp32"}})
-    younger = ("augment", "prior", "normaliser", "steps")
+    younger = ("augment", "prior", "normaliser", "steps", "finetune_schedule")
     for path in (tmp_path / "run" / "checkpoint").glob("models-*"):
         tensors, notes = storage.load_tensors(path)
         for name in younger:
