@@ -239,6 +239,7 @@ def paper_size_claims():
                       f"above LwF-MC after every step, by {by}. It is below the paper's numbers by {short.min():.1f} to {short.max():.1f}. With iCaRL's "
                       f"schedule and a prior it gains {more} after every step, and is {missing.min():.1f} to {missing.max():.1f} below"],
         "08_paper_figures.ipynb": [*with_recipe["08_paper_figures.ipynb"], *by_ten["08_paper_figures.ipynb"], *placed_claims(),
+                                   "a model of {0.top1_before:.1f} % ends at {1.top1_after:.1f} %, with the schedule's last rate at {0.top1_after:.1f} %".format(*after_prune()),
                                    f"{short[0]:.1f} points are missing after step 1, {later} after the others",
                                    f"gains {more} after every step: {missing[0]:.1f} points are missing after step 1, {still} after the others",
                                    f"falls by {third} points from the third step to the fourth and by {fourth} to the fifth; ours falls by "
@@ -396,6 +397,21 @@ def test_what_models_say_of_unseen_images_is_the_table_of_benchmarks():
     assert f"is {chain.own:.2f} on average (LwF-MC; M²KD {whole.own:.2f}), and on images of the next twenty classes {chain.next:.2f} ({whole.next:.2f})" in text
     after = bank_of("paper.csv").query("profile == 'paper' and step == 1").set_index("method").top1        # the same models: all seen is the first step
     assert [chain.learnt, whole.learnt] == pytest.approx([after["lwf-mc"], after["m2kd-no-pruning"]], abs=0.1)
+
+
+def after_prune():
+    """The accuracies before and after the prune of step 1, with the schedule's last rate and with the whole schedule."""
+    last, whole = pd.read_csv(ROOT / "benchmarks" / "after_prune.csv").set_index("finetune_schedule").loc[["last", "whole"]].itertuples()
+    letter = bank_of("paper.csv").query("profile == 'paper' and method == 'm2kd-no-pruning' and step == 1").top1.item()
+    assert last.top1_before == whole.top1_before == pytest.approx(letter, abs=0.11)        # one model, asked in other arithmetic
+    assert last.top1_after < whole.top1_before <= whole.top1_after                         # "costs nothing", "none"
+    return last, whole
+
+
+def test_what_is_said_of_the_rate_after_a_prune_was_measured():
+    (last, whole), text = after_prune(), " ".join(MEASURED.read_text().split())
+    assert f"ends at {last.top1_after:.1f} % at the schedule's last rate, 0.4, as all runs here do, and at {whole.top1_after:.1f} % where" in text
+    assert f"the last rate loses {last.top1_before - last.top1_after:.1f} points in the prune of step 1, the whole schedule none" in (ROOT / "docs" / "choices.md").read_text()
 
 
 def test_the_table_of_the_first_step_is_the_bank_s():

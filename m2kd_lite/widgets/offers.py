@@ -26,8 +26,8 @@ SHAPES = {"glyphs": (100, 3, USUAL_BATCHES), "digits": (10, 1, (1, 2, 5))}
 CONTROLLED = ("method", "dataset", "class_batch", "pruning_ratio", "exemplars", "seed", "steps")      # not part of an offer's settings
 NOT_OF_ALL = ("finetune_epochs", "finetune_schedule", "alpha", "lambda_aux")         # at which some methods do not look
 # How a setting is said beside a data set's name; others by their own name.
-SAID = {"epochs": "{} epochs", "finetune_epochs": "{} epochs after a prune", "finetune_schedule": "the {} schedule after a prune", "train_per_class": "{} images a class",
-        "precision": "{}", "backbone": "{}", "prior": "outputs begin at {}"}
+SAID = {"epochs": "{} epochs", "finetune_epochs": "{} epochs after a prune", "finetune_schedule": "the {} schedule after a prune",
+        "train_per_class": "{} images a class", "precision": "{}", "backbone": "{}", "prior": "outputs begin at {}"}
 FEWEST_METHODS = 2          # an offer is for comparing
 
 
