@@ -105,7 +105,8 @@ class RunConfig(BaseModel):
     # iCaRL's code, whose learning rate section 4.1 takes over, averages over all outputs, seen or not.
     normaliser: Literal[NORMALISERS] = _field("all", "classes that the loss is averaged over: all of the stream, or those seen so far",
                                               _one_of(NORMALISERS))
-    # Section 4.1: "Weight decay with a factor of 1e-5 is applied for the first incremental step and 0 for the rest".
+    # Section 4.1: "Weight decay with a factor of 1e-5 is applied for the first incremental step and 0 for the rest in our
+    # full model"; here for every method (docs/choices.md).
     weight_decay: float = _field(..., "weight decay in step 1; later steps use none", "a number from 0 to 1", ge=0, le=1)
     # Section 4.1: "a momentum 0.9".
     momentum: float = _field(0.9, "momentum of SGD", "a number from 0, below 1", ge=0, lt=1)
