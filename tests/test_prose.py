@@ -365,7 +365,7 @@ def placed_claims():
 def test_which_step_and_which_class_of_it_is_the_bank_s():
     runs, text, readme = placed(), *(" ".join(page.read_text().split()) for page in (MEASURED, README))
     cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
-    printed = "".join(output.get("text", "") for cell in cells if cell.id == "paper-46" for output in cell.outputs)
+    printed = "".join(output.get("text", "") for cell in cells if cell.id in ("paper-46", "paper-47") for output in cell.outputs)
     for (profile, batch, method), shares in runs.items():
         own, named = decided(shares)
         recipe = ", iCaRL's recipe" if profile == "icarl-recipe" else ""
