@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from m2kd_lite.data.shards import Images
+from m2kd_lite.data.shards import Images, chosen
 from m2kd_lite.data.stream import ClassStream
 from m2kd_lite.errors import BadInput, DamagedFile
-from m2kd_lite.method.nets import IncrementalNet
+from m2kd_lite.method.nets import IncrementalNet, at_once
 from m2kd_lite.method.snapshots import Snapshots
+from m2kd_lite.method.table import METHODS
 from m2kd_lite.training.rundir import read_config
 
 BATCH = 250
@@ -40,8 +42,14 @@ def models_of(run: Path) -> Snapshots:
 
 @torch.no_grad()
 def logits_of(net: IncrementalNet, images: Images, columns: range) -> Tensor:
-    """(N, len(columns)) float32: the main head's logits of these classes."""
-    return torch.cat([torch.empty(0, len(columns)), *(net(images[start:start + BATCH])[0][:, columns.start:columns.stop] for start in range(0, len(images), BATCH))])
+    """(N, len(columns)) float32: the main head's logits of these classes, for (N, C, H, W) uint8."""
+    batch = at_once(images, BATCH)
+    return torch.cat([net(images[start:start + batch])[0][:, columns.start:columns.stop] for start in range(0, len(images), batch)])
+
+
+def largest(logits: Tensor) -> float:
+    """The largest output of an image, as a sigmoid, on average."""
+    return logits.sigmoid().amax(1).mean().item()
 
 
 def share_right(logits: Tensor, labels: Tensor) -> float:
@@ -52,25 +60,28 @@ def share_right(logits: Tensor, labels: Tensor) -> float:
 def rows_of(run: Path) -> list[dict]:
     """One row a step.
 
-    `own`, `next`: the largest output for a class of this step, on average over test images of this step's classes, and of the next step's, by the
-    model that learnt this step first-hand; `next` is NaN for the last. `learnt`, `kept`: per cent of this step's test images whose largest output
-    among the step's own classes is the right one, by that model, and by the last.
+    `own`, `next`: the largest output for a class of this step, a sigmoid, on average over test images of this step's classes, and of the next
+    step's, by the model that learnt this step first-hand; `next` is NaN for the last. `learnt`, `kept`: per cent of this step's test images whose
+    largest output among the step's own classes is the right one, by that model, and by the last.
+
+    Raises
+    ------
+    BadInput, DamagedFile : no run, none of its steps has ended, its images are gone, or a file of it was altered.
     """
     config = read_config(run)
-    stream, models = ClassStream.of_run(config), models_of(run)
-    last = models.reconstruct(len(models))
+    stream, models, rebuild = ClassStream.of_run(config), models_of(run), METHODS[config.method].rebuild
+    last = models.reconstruct(len(models), rebuild)
     images, labels = stream.test(min(len(models) + 1, len(stream)))
+    by_step = [(labels >= own.start) & (labels < own.stop) for own in stream.columns[:len(models) + 1]]
     rows = []
-    for step in range(1, len(models) + 1):
-        columns, coming = stream.columns[step - 1], stream.columns[step] if step < len(stream) else range(0)
-        mine, following = ((labels >= some.start) & (labels < some.stop) for some in (columns, coming))
-        net = models.reconstruct(step)
-        said, unseen = (logits_of(net, images[some], columns) for some in (mine, following))
+    for step, columns in enumerate(stream.columns[:len(models)], 1):
+        net, mine, right = models.reconstruct(step, rebuild), chosen(images, by_step[step - 1]), labels[by_step[step - 1]] - columns.start
+        said = logits_of(net, mine, columns)
+        coming = logits_of(net, chosen(images, by_step[step]), columns) if step < len(stream) else None
         rows.append({
             "data_sha256": stream.sha256[:16], **{name: getattr(config, name) for name in NAMED_BY}, "step": step, "of": len(models),
-            "own": said.sigmoid().amax(1).mean().item(), "next": unseen.sigmoid().amax(1).mean().item(),
-            "learnt": share_right(said, labels[mine] - columns.start),
-            "kept": share_right(logits_of(last, images[mine], columns), labels[mine] - columns.start)})
+            "own": largest(said), "next": math.nan if coming is None else largest(coming),
+            "learnt": share_right(said, right), "kept": share_right(logits_of(last, mine, columns), right)})
     return rows
 
 

@@ -217,8 +217,9 @@ class RunConfig(BaseModel):
 
     def finetune_rate(self, epoch: int) -> float:
         """The rate of `epoch` (from 0) after the prune. Either way the last epoch has the schedule's last rate."""
-        whole = (epoch + 1) * self.epochs // self.finetune_epochs - 1
-        return self.learning_rate(whole if self.finetune_schedule == "whole" else self.epochs - 1)
+        if self.finetune_schedule == "last":
+            return self.learning_rate(self.epochs - 1)
+        return self.learning_rate((epoch + 1) * self.epochs // self.finetune_epochs - 1)
 
 
 def smoke_wanted() -> bool:

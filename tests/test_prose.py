@@ -416,7 +416,7 @@ def after_prune():
 
 def test_what_is_said_of_the_rate_after_a_prune_was_measured():
     (last, whole), text = after_prune(), " ".join(MEASURED.read_text().split())
-    assert f"ends at {last.top1:.1f} % at the schedule's last rate, 0.4, as all runs here do, and at {whole.top1:.1f} % where" in text
+    assert f"ends at {last.top1:.1f} % at the schedule's last rate, 0.4 there, which all other runs here have, and at {whole.top1:.1f} % where" in text
     assert f"the last rate loses {last.top1_before - last.top1:.1f} points in the prune of step 1, the whole schedule none" in (ROOT / "docs" / "choices.md").read_text()
 
 

@@ -291,6 +291,16 @@ def test_new_outputs_begin_at_their_prior_and_old_ones_stay(tmp_path):
     assert losses[1] < losses[0]            # one class in four is right: nearer to the truth from the start
 
 
+def test_after_a_prune_the_rate_is_the_schedule_s_last_or_goes_through_all_of_it(tmp_path):
+    for schedule, rates in (("last", [0.4, 0.4, 0.4]), ("whole", [2.0, 2.0, 0.4])):
+        said = []
+        config = small_config("m2kd", epochs=3, milestones=[2], finetune_epochs=3, finetune_schedule=schedule, steps=1)
+        train.run(config, tmp_path / schedule, on_event=said.append)
+        assert [event["lr"] for event in said if event.get("phase") == "finetune" and event["event"] == "epoch"] == pytest.approx(rates)
+    weights = [Snapshots.load(tmp_path / schedule / "snapshots.safetensors").state(1)["main.weight"] for schedule in ("last", "whole")]
+    assert not torch.equal(*weights)
+
+
 def test_the_normaliser_of_classes_seen_is_a_larger_step_while_few_are_seen(tmp_path):
     content = {normaliser: train.run(small_config("finetune", normaliser=normaliser, lr=1e-6), tmp_path / normaliser)
                for normaliser in ("all", "seen")}
