@@ -107,7 +107,7 @@ def _settings(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, str] = OURS,
-            precision: str = ANY_PRECISION, profile: str = "paper") -> pd.DataFrame:
+            precision: str = ANY_PRECISION, profile: str = "paper", **changed: object) -> pd.DataFrame:
     """Every number of the paper with ours.
 
     Parameters
@@ -118,6 +118,7 @@ def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, st
         read from a folder, their `data_sha256` as the bank has it. What is not named counts as not run.
     precision : only runs with this arithmetic count; auto: all.
     profile : whose settings the runs must have: "paper", or "icarl-recipe".
+    changed : settings that differ from the profile's, as `finetune_schedule="whole"`.
 
     Returns
     -------
@@ -133,13 +134,14 @@ def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, st
             raise BadInput(f"images: {name}: not allowed; give one of {', '.join(SETTINGS)}")
         if ours == "imagefolder":
             raise BadInput("images: imagefolder: not allowed; give the data_sha256 of the images, as the bank has it")
-    return pd.DataFrame([_row(table, number, images, precision, profile) for number in reported.to_dict("records")])
+    return pd.DataFrame([_row(table, number, images, precision, profile, changed) for number in reported.to_dict("records")])
 
 
-def _row(table: pd.DataFrame, number: Mapping[str, Any], images: Mapping[str, str], precision: str, profile: str) -> dict[str, Any]:
+def _row(table: pd.DataFrame, number: Mapping[str, Any], images: Mapping[str, str], precision: str, profile: str,
+         changed: Mapping[str, object]) -> dict[str, Any]:
     found, method = [], NETWORK_OF.get(number["method"], number["method"])
     if method in METHODS and number["dataset"] in images:
-        config = paper_run(number["dataset"], method, number["class_batch"], number["pruning_ratio"], precision, profile)
+        config = paper_run(number["dataset"], method, number["class_batch"], number["pruning_ratio"], precision, profile, **changed)
         found = runs(table, config, images[number["dataset"]])
     values = [value for value in (_measured(run, number) for run in found) if value is not None]
     ours = float(np.mean(values)) if values else float("nan")
@@ -173,7 +175,7 @@ def judge(measure: str, paper: float, ours: float) -> str:
 
 
 def paper_run(dataset: str, method: str, class_batch: int, pruning_ratio: float | None = None, precision: str = "fp32",
-              profile: str = "paper") -> RunConfig:
+              profile: str = "paper", **changed: object) -> RunConfig:
     """The run that section 4.1 describes, on one of the paper's data sets.
 
     Parameters
@@ -181,10 +183,11 @@ def paper_run(dataset: str, method: str, class_batch: int, pruning_ratio: float 
     pruning_ratio : None or NaN: what section 4.1 says for this class batch.
     precision : the paper does not say; `ANY_PRECISION` to look for runs in a bank.
     profile : "paper", or one that changes its recipe.
+    changed : settings that differ from the profile's.
     """
     ratio: dict[str, object] = {} if pruning_ratio is None or np.isnan(pruning_ratio) else {"pruning_ratio": pruning_ratio}
     common: dict[str, object] = dict(method=method, class_batch=int(class_batch), profile=profile, precision=precision)
-    return RunConfig.make(common | SETTINGS[dataset] | ratio)
+    return RunConfig.make(common | SETTINGS[dataset] | ratio | changed)
 
 
 def _measured(run: Run, number: Mapping[str, Any]) -> float | None:
@@ -228,7 +231,8 @@ def marks(reported: pd.DataFrame, config: RunConfig, dataset: str) -> list[tuple
 
 def title(config: RunConfig) -> str:
     """A run in a figure."""
-    return title_of(config.method, config.pruning_ratio)
+    whole = METHODS[config.method].prunes and config.finetune_schedule == "whole"
+    return title_of(config.method, config.pruning_ratio) + (", whole schedule" if whole else "")
 
 
 def curves(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None,

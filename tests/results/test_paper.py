@@ -109,6 +109,16 @@ def test_runs_of_another_recipe_count_where_it_is_asked_for():
     assert (verdicts(table(run), profile="icarl-recipe").runs > 0).any()
 
 
+def test_runs_with_another_rate_after_the_prune_count_where_it_is_asked_for_and_say_so():
+    config = paper.paper_run("cifar100", "m2kd", 20, 0.8, finetune_schedule="whole")
+    run = rows(config, TABLE_1[0.8])
+    assert not (verdicts(table(run)).runs > 0).any()
+    assert (of(verdicts(table(run), finetune_schedule="whole"), "M²KD, ratio 0.8").runs == 1).all()
+    assert paper.title(config) == "M²KD, ratio 0.8, whole schedule"
+    unpruned = paper.paper_run("cifar100", "lwf-mc", 10, finetune_schedule="whole")         # a method that prunes nothing has no such rate
+    assert paper.title(unpruned) == "LwF-MC" and (verdicts(table(rows(unpruned, [44.4] * 10))).runs > 0).any()
+
+
 def test_the_paper_s_images_count_from_a_folder_too():
     known = next(sha for sha, name in paper.KNOWN_IMAGES.items() if name == "cifar100")
     run = rows(paper.paper_run("cifar100", "lwf-mc", 5), [32.6] * 20, dataset="imagefolder", data_root="elsewhere", data_sha256=known)
