@@ -231,8 +231,8 @@ def marks(reported: pd.DataFrame, config: RunConfig, dataset: str) -> list[tuple
 
 def title(config: RunConfig) -> str:
     """A run in a figure."""
-    whole = METHODS[config.method].prunes and config.finetune_schedule == "whole"
-    return title_of(config.method, config.pruning_ratio) + (", whole schedule" if whole else "")
+    unusual = {"crops": config.augment == "crop", "whole schedule": METHODS[config.method].prunes and config.finetune_schedule == "whole"}
+    return ", ".join([title_of(config.method, config.pruning_ratio), *(name for name, is_so in unusual.items() if is_so)])
 
 
 def curves(table: pd.DataFrame, configs: Sequence[RunConfig], images: str | None = None,

@@ -109,6 +109,14 @@ def test_runs_of_another_recipe_count_where_it_is_asked_for():
     assert (verdicts(table(run), profile="icarl-recipe").runs > 0).any()
 
 
+def test_runs_with_crops_count_where_they_are_asked_for_and_say_so():
+    config = paper.paper_run("cifar100", "m2kd", 20, 0.8, augment="crop")
+    run = rows(config, TABLE_1[0.8])
+    assert not (verdicts(table(run)).runs > 0).any()
+    assert (of(verdicts(table(run), augment="crop"), "M²KD, ratio 0.8").runs == 1).all()
+    assert paper.title(config) == "M²KD, ratio 0.8, crops"
+
+
 def test_runs_with_another_rate_after_the_prune_count_where_it_is_asked_for_and_say_so():
     config = paper.paper_run("cifar100", "m2kd", 20, 0.8, finetune_schedule="whole")
     run = rows(config, TABLE_1[0.8])
