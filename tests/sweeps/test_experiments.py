@@ -58,6 +58,12 @@ def test_the_recipe_runs_what_the_paper_runs_and_changes_the_recipe_alone():
     assert changed == [config.model_dump() for config in named("paper")]
 
 
+def test_crops_are_all_that_differs_in_the_first_runs_of_the_recipe():
+    cropped = named("crops")
+    assert [config.model_copy(update={"augment": "flip"}) for config in cropped] == list(named("recipe"))[:len(cropped)]
+    assert {config.augment for config in cropped} == {"crop"}
+
+
 def test_figure_1_and_table_2_are_runs_of_figure_4():
     everything = {*named("figure4b"), *named("figure4d")}
     for name in ("figure1", "table2"):
