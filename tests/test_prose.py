@@ -82,6 +82,12 @@ def bank_of(name):
     return bank.load(ROOT / "data" / "results" / name)
 
 
+def at_the_paper_s_size(augment="flip"):
+    """The runs of paper.csv with flips alone, as in section 4.1, or with crops."""
+    table = bank_of("paper.csv")
+    return table[table.augment == augment]
+
+
 def glyphs_by_twenty():
     """Method to (first rows, last rows) of its three seeds, twenty classes a step, as the profile `quick` has it."""
     table = bank_of("glyphs_grid.csv")
@@ -175,7 +181,7 @@ def test_the_table_of_the_stand_in_is_the_bank_s_and_the_words_agree():
 
 
 def test_what_is_said_of_the_paper_s_size_is_the_bank_s():
-    table = bank_of("paper.csv")
+    table = at_the_paper_s_size()
     assert (set(table.profile), set(table.train_per_class), set(table.seed)) == ({"paper", "icarl-recipe"}, {""}, {0})
     by_20, by_10 = (table[table.class_batch == batch] for batch in (20, 10))
     letter, recipe = (by_20[by_20.profile == profile] for profile in ("paper", "icarl-recipe"))
@@ -185,9 +191,10 @@ def test_what_is_said_of_the_paper_s_size_is_the_bank_s():
     assert not [row for row in rows if row not in MEASURED.read_text()]
     for path in (MEASURED, README):
         text = " ".join(path.read_text().split())
-        assert not [sentence for sentence in paper_size_claims()[path.name] if sentence not in text], path.name
+        assert not [sentence for sentence in [*paper_size_claims()[path.name], *crops_claims()[path.name]] if sentence not in text], path.name
     reported = paper.numbers(ROOT / "data" / "paper")
     judged = [int((paper.compare(table, reported, profile=profile).runs > 0).sum()) for profile in ("paper", "icarl-recipe")]
+    judged.append(int((paper.compare(at_the_paper_s_size("crop"), reported, profile="icarl-recipe", augment="crop").runs > 0).sum()))
     outputs = [output.get("text", "") for cell in nbformat.read(ROOT / "notebooks" / "08_paper_figures.ipynb", 4).cells for output in cell.get("outputs", [])]
     assert not [count for count in judged if not any(f"Numbers that we have runs for: {count}." in text for text in outputs)]
     for _, run in by_20.sort_values("step").groupby(["profile", "method"]):
@@ -201,7 +208,7 @@ def test_what_is_said_of_the_paper_s_size_is_the_bank_s():
 
 def paper_size_claims():
     """Page to its sentences on the runs at the paper's size, and on how far they are from what the papers print."""
-    every, first = bank_of("paper.csv"), bank_of("step1.csv")
+    every, first = at_the_paper_s_size(), bank_of("step1.csv")
     table = every[every.class_batch == 20]
     chain, whole = (table[(table.profile == "paper") & (table.method == method)].sort_values("step") for method in ("lwf-mc", "m2kd-no-pruning"))
     reported = paper.numbers(ROOT / "data" / "paper")
@@ -288,6 +295,28 @@ def recipe_claims(table, reported):
     }
 
 
+def crops_claims():
+    """What crops are worth to LwF-MC by twenty, with iCaRL's recipe; and how far it then is from iCaRL's paper."""
+    def run(augment, method="lwf-mc"):
+        return at_the_paper_s_size(augment).query("profile == 'icarl-recipe' and class_batch == 20 and method == @method").sort_values("step")
+
+    cropped, flipped, whole = run("crop"), run("flip"), run("flip", "m2kd-no-pruning")
+    gains, ahead = cropped.top1.to_numpy() - flipped.top1.to_numpy(), cropped.top1.to_numpy() - whole.top1.to_numpy()
+    average, left = cropped.average_incremental_accuracy.iloc[0], cropped.accuracy_by_step.iloc[-1][0]
+    printed = paper.numbers(ROOT / "data" / "paper").query("method == 'lwf-mc' and class_batch == 20").paper.item()
+    assert gains[0] == min(gains) and ahead.min() > 0 and 0 < average - printed < paper.NEAR_POINTS
+    above = f"{average - printed:.1f} points above iCaRL's paper"
+    own, named = decided(where(cropped.confusion.iloc[-1], 20))
+    return {"measured.md": [*rows_of_runs(cropped, ("lwf-mc",), "`{}`, iCaRL's recipe and crops"),
+                            f"LwF-MC gains {gains[0]:.1f} points after step 1, {span(gains[1:])} after the others, and {gains.mean():.1f} on average. It averages "
+                            f"{average:.1f} %, {above}", f"It is {span(ahead)} points above M²KD without pruning and with flips alone, but keeps {left:.1f} % of the first "
+                            f"twenty classes, M²KD {whole.accuracy_by_step.iloc[-1][0]:.1f} %", f"places {own:.0f} % of all images in the right step, with flips alone"],
+            "README.md": [f"with them it averages {average:.1f} %, {above}",
+                          f"| {' | '.join(f'{value:.1f}' for value in [*cropped.top1, average, left])} |"],
+            "08_paper_figures.ipynb": [f"with crops LwF-MC gains {gains[0]:.1f} points after step 1, {span(gains[1:])} after the others, and averages {average:.1f} %, {above}"],
+            "choices.md": [f"they are worth {gains.mean():.1f} points of LwF-MC's average"]}
+
+
 def first_step_rows():
     """The table of first steps: what is changed in `icarl-recipe`, and accuracy."""
     recipe = dict(method="m2kd-no-pruning", epochs=70, milestones="49,63", augment="flip", weight_decay=2e-5, prior=0.05, normaliser="all")
@@ -333,7 +362,7 @@ def by_ten_claims(table, reported):
 
 def newest_shares():
     """Figure 1, from the runs by ten: how much of the old classes' images LwF-MC and M²KD put into the newest ten."""
-    ends = bank_of("paper.csv").query("class_batch == 10 and step == 10").set_index("method").confusion.map(bank.confusion_matrix)
+    ends = at_the_paper_s_size().query("class_batch == 10 and step == 10").set_index("method").confusion.map(bank.confusion_matrix)
     return [ends[method][:90, 90:].sum() / ends[method][:90].sum() for method in ("lwf-mc", "m2kd")]
 
 
@@ -350,7 +379,7 @@ def decided(shares):
 
 def placed():
     """Where the images of each run at the paper's size go after its last step, by (profile, class batch, method)."""
-    ends = bank_of("paper.csv").query("classes_seen == 100")
+    ends = at_the_paper_s_size().query("classes_seen == 100")
     return {(row.profile, row.class_batch, row.method): where(row.confusion, row.class_batch) for row in ends.itertuples()}
 
 
@@ -372,7 +401,11 @@ def test_which_step_and_which_class_of_it_is_the_bank_s():
         assert f"| `{method}`, by {batch}{recipe} | {own:.0f} | {named:.0f} | {100 * shares[-1, 2]:.0f} | {100 * shares[:-1, 3].mean():.0f} |" in text
         line = rf"{batch} classes a step, {re.escape(title_of(method, 0.8 if batch == 20 else 0.75))} +in the right step +{own:.1f}%, the right class of these +{named:.1f}%"
         assert not recipe or re.search(line, printed)
-    assert len(runs) == len(re.findall(r"(?m)^\| `[^`]+`, by \d", MEASURED.read_text()))
+    cropped, = at_the_paper_s_size("crop").query("classes_seen == 100").confusion
+    shares = where(cropped, 20)
+    assert "| `lwf-mc`, by 20, iCaRL's recipe and crops | {:.0f} | {:.0f} |".format(*decided(shares)) + f" {100 * shares[-1, 2]:.0f} | {100 * shares[:-1, 3].mean():.0f} |" in text
+    assert len(runs) + 1 == len(re.findall(r"(?m)^\| `[^`]+`, by \d", MEASURED.read_text()))
+    runs["icarl-recipe", 20, "lwf-mc with crops"] = shares
     right_step, right_class = zip(*map(decided, runs.values()), strict=True)
     by_20 = [own for own, (_, batch, _) in zip(right_step, runs, strict=True) if batch == 20]
     assert f"Of the images placed in the right step, {min(right_class):.0f} to {max(right_class):.0f} % get the right class; by twenty only {min(by_20):.0f} to " \
@@ -389,13 +422,17 @@ def test_which_step_and_which_class_of_it_is_the_bank_s():
 
 def test_what_models_say_of_unseen_images_is_the_table_of_benchmarks():
     table, text = pd.read_csv(ROOT / "benchmarks" / "unseen.csv"), " ".join(MEASURED.read_text().split())
-    first = table[table.step == 1].set_index(["of", "method"])
+    first = table[(table.step == 1) & (table.augment == "flip")].set_index(["of", "method"])
+    cropped = table[(table.step == 1) & (table.augment == "crop")].iloc[0]
+    cropped_left = at_the_paper_s_size("crop").query("step == 5").accuracy_by_step.iloc[0][0]
+    assert f"surer still, {cropped.own:.2f} and {cropped.next:.2f}" in text and (cropped[["own", "next"]] > first.loc[1, "lwf-mc"][["own", "next"]]).all()
+    assert f"with {cropped.learnt:.1f} % after step 1 and with {cropped.kept:.1f} % after step 5; among all hundred classes it is {cropped_left:.1f} %" in text
     (chain, whole), (tiny_chain, tiny_whole) = ([first.loc[of, method] for method in ("lwf-mc", "m2kd-no-pruning")] for of in (1, 5))
     left = bank_of("tiny_imagenet.csv").query("step == 5").set_index("method").accuracy_by_step.str[0]
     assert f"apart with {tiny_chain.learnt:.1f} % after step 1 and with {tiny_chain.kept:.1f} % after step 5, M²KD without pruning with {tiny_whole.learnt:.1f} " \
            f"and {tiny_whole.kept:.1f} %. Among all hundred classes it is {left['lwf-mc']:.1f} and {left['m2kd-no-pruning']:.1f} %" in text
     assert f"is {chain.own:.2f} on average (LwF-MC; M²KD {whole.own:.2f}), and on images of the next twenty classes {chain.next:.2f} ({whole.next:.2f})" in text
-    after = bank_of("paper.csv").query("profile == 'paper' and step == 1").set_index("method").top1        # the same models: all seen is the first step
+    after = at_the_paper_s_size().query("profile == 'paper' and step == 1").set_index("method").top1        # the same models: all seen is the first step
     assert [chain.learnt, whole.learnt] == pytest.approx([after["lwf-mc"], after["m2kd-no-pruning"]], abs=0.1)
 
 
@@ -408,7 +445,7 @@ def tries(question):
 def after_prune():
     """The accuracies before and after the prune of step 1, with the schedule's last rate and with the whole schedule."""
     last, whole = tries("finetune schedule").loc[["last", "whole"]].itertuples()
-    letter = bank_of("paper.csv").query("profile == 'paper' and method == 'm2kd-no-pruning' and step == 1").top1.item()
+    letter = at_the_paper_s_size().query("profile == 'paper' and method == 'm2kd-no-pruning' and step == 1").top1.item()
     assert last.top1_before == whole.top1_before == pytest.approx(letter, abs=0.11)        # one model, asked in other arithmetic
     assert last.top1 < whole.top1_before <= whole.top1                                      # "costs nothing", "none"
     return last, whole
@@ -422,7 +459,7 @@ def test_what_is_said_of_the_rate_after_a_prune_was_measured():
 
 def test_what_is_said_of_weight_decay_in_later_steps_was_measured():
     tried = tries("weight decay").loc["in every step"]
-    letter = bank_of("paper.csv").query("profile == 'paper' and method == 'lwf-mc'").set_index("step").top1
+    letter = at_the_paper_s_size().query("profile == 'paper' and method == 'lwf-mc'").set_index("step").top1
     assert tried.top1_before == letter[1] and abs(tried.top1 - letter[2]) < 1                # "less than a point"
     assert f"ends step 2 at {tried.top1:.1f} % with it and at {letter[2]:.1f} % without" in " ".join(MEASURED.read_text().split())
 
@@ -477,7 +514,7 @@ def test_the_table_of_tiny_imagenet_is_the_bank_s_and_notebook_08_draws_it():
     assert f"the first prune costs {lost[0]:.1f} points and the last step ends {lost[-1]:.1f} lower" in text
     cells = nbformat.read(next(ROOT.glob("notebooks/08*")), as_version=4).cells
     listed, printed = ("".join(output.get("text", "") for cell in cells if cell.id == name for output in cell.outputs) for name in ("paper-05", "paper-44"))
-    of_the_paper = bank_of("paper.csv").groupby(["profile", "method", "class_batch"]).ngroups
+    of_the_paper = bank_of("paper.csv").groupby(["profile", "method", "class_batch", "augment"]).ngroups
     assert listed.count("at the paper's size: ") == of_the_paper            # these images are not the paper's
     for method, run in bank_of("tiny_imagenet.csv").sort_values("step").groupby("method"):
         line = rf"20 classes a step, {re.escape(title_of(method, 0.8))} +" + " +".join(f"{value:.1f}" for value in run.top5)
@@ -486,7 +523,7 @@ def test_the_table_of_tiny_imagenet_is_the_bank_s_and_notebook_08_draws_it():
 
 def prior_gain():
     """What a prior adds to the first step of section 4.1 to the letter, in points."""
-    first, whole = bank_of("step1.csv"), bank_of("paper.csv")
+    first, whole = bank_of("step1.csv"), at_the_paper_s_size()
     letter = whole[(whole.profile == "paper") & (whole.method == "m2kd-no-pruning") & (whole.step == 1)].top1.item()
     return first[(first.epochs == 80) & (first.prior == 0.05)].top1.item() - letter
 
@@ -841,7 +878,7 @@ def grid_claims():
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *TALKS, ROOT / "docs" / "instructors.md"], ids=lambda path: path.name)
 def test_every_measured_number_follows_from_a_bank(path):
     text = " ".join(prose(path).split())
-    said = claims().get(path.name, []) + grid_claims().get(path.name, []) + paper_size_claims().get(path.name, [])
+    said = claims().get(path.name, []) + grid_claims().get(path.name, []) + paper_size_claims().get(path.name, []) + crops_claims().get(path.name, [])
     assert not [sentence for sentence in said if sentence not in text]
     assert not unfounded(text, said)
 
