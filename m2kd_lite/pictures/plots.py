@@ -176,9 +176,15 @@ def alt_text(figure: Figure) -> str:
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as PNG, its alternative text in the file's description."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Description": alt_text(figure)})
+    """The figure as PNG, its alternative text in the file's description.
+
+    Our figures are opaque: without the fourth channel, which matplotlib always writes, a file is a tenth smaller and looks the same.
+    """
+    from PIL import Image, PngImagePlugin
+    drawn, buffer, told = io.BytesIO(), io.BytesIO(), PngImagePlugin.PngInfo()
+    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0})
+    told.add_itxt("Description", alt_text(figure))
+    Image.open(drawn).convert("RGB").save(buffer, "png", dpi=(dpi, dpi), pnginfo=told)
     return buffer.getvalue()
 
 

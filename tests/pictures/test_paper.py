@@ -1,6 +1,9 @@
 """The paper's figures with ours in them: what is there is drawn and said, and so is what is not."""
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from m2kd_lite import pictures
 from m2kd_lite.method import metrics
@@ -63,3 +66,12 @@ def test_no_two_methods_are_drawn_alike_not_even_without_colour():
     figure = pictures.paper.accuracy_panels({"all": (curves, [])}, "Every method")
     drawn = figure.axes[0].lines
     assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn}) == len(METHODS) == len(drawn)
+
+
+def test_a_picture_as_png_looks_as_matplotlib_draws_it_has_no_fourth_channel_and_says_what_it_shows():
+    figure = pictures.paper.points_beside({"0.6": [50.0, 52.0]}, {}, "average (%)", "Table 1")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    picture, usual = Image.open(io.BytesIO(plots.png(figure))), Image.open(drawn)
+    assert (picture.mode, usual.mode) == ("RGB", "RGBA") and picture.info["Description"] == figure.alt_text
+    assert usual.getextrema()[3] == (255, 255) and picture.tobytes() == usual.convert("RGB").tobytes()
