@@ -109,21 +109,18 @@ def test_runs_of_another_recipe_count_where_it_is_asked_for():
     assert (verdicts(table(run), profile="icarl-recipe").runs > 0).any()
 
 
-def test_runs_with_crops_count_where_they_are_asked_for_and_say_so():
-    config = paper.paper_run("cifar100", "m2kd", 20, 0.8, augment="crop")
+@pytest.mark.parametrize("changed, said", [({"augment": "crop"}, ", crops"), ({"finetune_schedule": "whole"}, ", whole schedule"),
+                                           ({"augment": "crop", "finetune_schedule": "whole"}, ", crops, whole schedule")])
+def test_runs_with_a_changed_setting_count_where_it_is_asked_for_and_say_so(changed, said):
+    config = paper.paper_run("cifar100", "m2kd", 20, 0.8, **changed)
     run = rows(config, TABLE_1[0.8])
     assert not (verdicts(table(run)).runs > 0).any()
-    assert (of(verdicts(table(run), augment="crop"), "M²KD, ratio 0.8").runs == 1).all()
-    assert paper.title(config) == "M²KD, ratio 0.8, crops"
+    assert (of(verdicts(table(run), **changed), "M²KD, ratio 0.8").runs == 1).all()
+    assert paper.title(config) == "M²KD, ratio 0.8" + said
 
 
-def test_runs_with_another_rate_after_the_prune_count_where_it_is_asked_for_and_say_so():
-    config = paper.paper_run("cifar100", "m2kd", 20, 0.8, finetune_schedule="whole")
-    run = rows(config, TABLE_1[0.8])
-    assert not (verdicts(table(run)).runs > 0).any()
-    assert (of(verdicts(table(run), finetune_schedule="whole"), "M²KD, ratio 0.8").runs == 1).all()
-    assert paper.title(config) == "M²KD, ratio 0.8, whole schedule"
-    unpruned = paper.paper_run("cifar100", "lwf-mc", 10, finetune_schedule="whole")         # a method that prunes nothing has no such rate
+def test_a_method_that_prunes_nothing_has_no_rate_after_a_prune():
+    unpruned = paper.paper_run("cifar100", "lwf-mc", 10, finetune_schedule="whole")
     assert paper.title(unpruned) == "LwF-MC" and (verdicts(table(rows(unpruned, [44.4] * 10))).runs > 0).any()
 
 
