@@ -127,7 +127,8 @@ def compare(table: pd.DataFrame, reported: pd.DataFrame, images: Mapping[str, st
 
     Raises
     ------
-    BadInput : `images` names a data set that is not the paper's, or a folder of images without saying which; or a changed setting is none, or has a value that is not allowed.
+    BadInput : `images` names a data set that is not the paper's, or a folder of images without saying which; or `changed` has a name or a
+        value that no run has.
     """
     for name, ours in images.items():
         if name not in SETTINGS:
